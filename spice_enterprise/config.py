@@ -1,0 +1,279 @@
+"""How to run: a tree of frozen, strict models, one section per stage.
+
+In: defaults, then one YAML file, then CLI flags (in that order).
+Out: a `JobConfig`; a stage receives only its own section.
+Refuses: unknown keys (naming the nearest), wrong types and ranges, all problems at once and never with the value.
+Not here: what is *allowed*. A number that a compliance owner would sign lives in `policies/` (`policy.py`).
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spice_enterprise.errors import ConfigError
+from spice_enterprise.records import Regime, digest_of
+
+EMBEDDED_MODEL: Final = "embedded"
+MAX_CONFIG_BYTES: Final = 1 << 20
+
+
+class Section(BaseModel):
+    """A strict, frozen section: unknown keys are errors and inputs never appear in messages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, strict=True, allow_inf_nan=False)
+
+
+class IngestConfig(Section):
+    """Reading, scrubbing, cutting, splitting."""
+
+    chunk_tokens: int = Field(default=256, ge=16, le=8192)
+    """Most tokens of the base model in one chunk."""
+    min_chunk_tokens: int = Field(default=24, ge=1)
+    """Shorter chunks are joined to a neighbour of the same section, or dropped when alone."""
+    unseen_share: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of document families set apart for the exam."""
+    parser: Literal["native", "unstructured", "auto"] = "native"
+    sandbox: Literal["required", "best_effort"] = "best_effort"
+    """`required` refuses to run where the parser child cannot be cut off from the network."""
+    ner_model: str = EMBEDDED_MODEL
+    """`embedded` (the packaged en_core_web_md) or a local path."""
+    max_file_bytes: int = Field(default=64 << 20, ge=1)
+    max_documents: int = Field(default=100_000, ge=1)
+
+
+class SelfplayConfig(Section):
+    """What one step plays."""
+
+    steps: int = Field(default=150, ge=0, le=100_000)
+    chunks_per_step: int = Field(default=8, ge=1)
+    challenger_group: int = Field(default=8, ge=2)
+    reasoner_group: int = Field(default=8, ge=2)
+    max_tasks: int = Field(default=4, ge=1)
+    """Most valid tasks of one chunk that the reasoner attempts."""
+    max_rounds: int = Field(default=3, ge=1, le=128)
+    """Rounds of proposals until one is valid."""
+    regime: Regime = "open_book"
+    formats: Literal["free_form", "choice", "both"] = "both"
+    hint: Literal["none", "span"] = "span"
+    """`span`: code offers an answer that stands in the chunk and the challenger writes the question."""
+    challenger_tokens: int = Field(default=96, ge=8)
+    reasoner_tokens: int = Field(default=32, ge=4)
+    temperature: float = Field(default=1.0, gt=0.0, le=2.0)
+
+
+class TrainingConfig(Section):
+    """The learner."""
+
+    quantization: Literal["nf4", "none"] = "nf4"
+    dequantise: Literal["auto", "never", "always"] = "auto"
+    """Hold the NF4 weights dequantised (same function, more memory). `auto`: where 4-bit kernels are slow, that is on CPUs."""
+    compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """`auto`: bfloat16 where the processor multiplies it natively, else float32."""
+    lora_rank: int = Field(default=32, ge=1, le=512)
+    lora_alpha: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-5, gt=0.0, le=1.0)
+    warmup_steps: int = Field(default=10, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    grad_clip: float = Field(default=0.5, gt=0.0)
+    clip_low: float = Field(default=0.2, gt=0.0, lt=1.0)
+    clip_high: float = Field(default=0.28, gt=0.0)
+    importance_cap: float = Field(default=2.0, ge=1.0)
+    max_batch_tokens: int = Field(default=16_384, ge=64)
+    """Most packed positions in one forward pass."""
+    keep_states: int = Field(default=2, ge=2)
+    """Learner states kept on disk; adapters that a record points to as good are kept besides."""
+
+
+class ExamConfig(Section):
+    """The frozen questions."""
+
+    questions_per_document: int = Field(default=5, ge=1, le=100)
+    max_questions: int = Field(default=2_000, ge=1)
+    answer_tokens: int = Field(default=16, ge=1)
+    draws: int = Field(default=10_000, ge=100)
+    """Bootstrap draws of the paired interval."""
+
+
+class PolicyPaths(Section):
+    """Where the policies are; `None` is the one shipped with the package."""
+
+    pii: str | None = None
+    guardrails: str | None = None
+    gate: str | None = None
+
+
+class TrackingConfig(Section):
+    """The window: MLflow."""
+
+    is_enabled: bool = True
+    uri: str | None = None
+    """`None`: `MLFLOW_TRACKING_URI`, else a SQLite file in the workspace."""
+    experiment: str = Field(default="spice-enterprise", min_length=1)
+
+
+class JobConfig(Section):
+    """Everything a job needs to know."""
+
+    corpus: str = Field(min_length=1)
+    """A local folder."""
+    name: str = Field(default="job", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """The run directory under the workspace, and the line of adapters in the registry."""
+    workspace: str = "runs"
+    """Keys, audit log, registry and MLflow files that runs share."""
+    base_model: str = EMBEDDED_MODEL
+    """`embedded`, a local directory, or a hub id when `offline: false`."""
+    base_digest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 the base model's manifest must have; refused when it does not."""
+    offline: bool = True
+    seed: int = Field(default=0, ge=0, lt=2**53)
+    ingest: IngestConfig = IngestConfig()
+    selfplay: SelfplayConfig = SelfplayConfig()
+    training: TrainingConfig = TrainingConfig()
+    exam: ExamConfig = ExamConfig()
+    policies: PolicyPaths = PolicyPaths()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def workspace_dir(self) -> Path:
+        """The shared workspace."""
+        return Path(self.workspace)
+
+    @property
+    def run_dir(self) -> Path:
+        """This job's own directory."""
+        return self.workspace_dir / self.name
+
+    def digest(self) -> str:
+        """`sha256:` over what decides the result; where things lie and what shows them does not."""
+        return digest_of(self.model_dump(mode="json", exclude={"corpus", "workspace", "name", "tracking"}))
+
+
+def tracking_uri(config: JobConfig) -> str:
+    """Return the MLflow URI: config, then `MLFLOW_TRACKING_URI`, then the workspace's SQLite file."""
+    from_environment = os.environ.get("MLFLOW_TRACKING_URI")
+    return config.tracking.uri or from_environment or f"sqlite:///{(config.workspace_dir / 'mlflow.db').resolve()}"
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> JobConfig:
+    """Read one YAML file and lay `overrides` (dotted keys) over it.
+
+    Raises `ConfigError` (exit 2) listing every problem. Relative paths in the file are relative to the file.
+    """
+    data = read_yaml(path, ConfigError)
+    for key in ("corpus", "workspace"):
+        if isinstance(data.get(key), str):
+            data[key] = str((path.parent / data[key]) if not Path(data[key]).is_absolute() else Path(data[key]))
+    return build_config({**data}, overrides, where=path.name)
+
+
+def build_config(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, where: str = "config") -> JobConfig:
+    """Validate settings; dotted `overrides` win. Raises `ConfigError` with all problems and their paths."""
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+    for dotted, value in (overrides or {}).items():
+        *parents, leaf = dotted.split(".")
+        target = merged
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = value
+    return validate(JobConfig, merged, where, ConfigError)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], data: Mapping[str, Any], where: str, error_type: type[ConfigError]) -> M:
+    """Build `model`, or raise one `error_type` that lists every problem with its path and without its value."""
+    try:
+        # through JSON, because strict JSON mode reads arrays as tuples and dates from text, yet refuses "3" for 3
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        problems = tuple(
+            _describe(model, tuple(p["loc"]), p["type"], p["msg"])
+            for p in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+    head = problems[0] if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(problems)
+    raise error_type(f"{where}: {head}", hint="correct the file; `spice-enterprise plan CONFIG` checks it without running", problems=problems)
+
+
+def _describe(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    path = ".".join(str(part) for part in loc)
+    if kind != "extra_forbidden":
+        return f"{path}: {message[0].lower()}{message[1:]}" if path else message
+    known = _keys_at(model, loc[:-1])
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    nearest = f", did you mean {close[0]!r}?" if close else f", known here: {', '.join(sorted(known))}"
+    return f"{path}: unknown key{nearest}"
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the (nested) model that `loc` leads to."""
+    current: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, int) or current is None:
+            continue
+        field = current.model_fields.get(part)
+        current = _model_in(field.annotation) if field is not None else current
+    return list(current.model_fields) if current is not None else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model class inside an annotation such as `tuple[Model, ...]` or `Model | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg)) is not None), None)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without aliases (bombs), without duplicate keys and without tags."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _no_duplicates(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.MarkedYAMLError(problem="duplicate key", problem_mark=key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
+
+
+def read_yaml(path: Path, error_type: type[ConfigError]) -> dict[str, Any]:
+    """Read one YAML mapping strictly: UTF-8, one document, no aliases, tags or duplicate keys.
+
+    Raises `error_type` with line and column, never with content.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise error_type(f"{path}: no such file", hint="check the path") from None
+    except OSError as error:
+        raise error_type(f"{path}: cannot be read ({type(error).__name__})", hint="check the permissions") from None
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise error_type(f"{path}: larger than {MAX_CONFIG_BYTES} bytes", hint="this is not a settings file")
+    try:
+        data = _StrictLoader(raw.decode("utf-8")).get_single_data()
+    except UnicodeDecodeError:
+        raise error_type(f"{path}: not UTF-8", hint="save it as UTF-8") from None
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) if type(error) is yaml.MarkedYAMLError else None
+        raise error_type(f"{path}{where}: {problem or 'not valid YAML'}", hint="correct the file") from None
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise error_type(f"{path}: expected keys and values at the top level", hint="see docs/reference/config.md")
+    return data

@@ -1,0 +1,270 @@
+"""All seams of the product in one file: this is the extension guide.
+
+In: nothing.
+Out: one small Protocol per seam, and `Parts` with one field per seam.
+Refuses: nothing; a part that breaks its contract is caught where it is used.
+Not here: implementations. Defaults are wired by `assembly.py`; a fake of each ships in `testing.py`.
+
+To extend, pass an object: `SpiceAdapterJob(corpus=..., parts=...)` or `job.with_(verifier=Mine())`. There are no entry
+points and no dotted paths in YAML: code named by a config string is an injection surface.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from spice_enterprise.records import (
+    AdapterVersion,
+    Alert,
+    Alias,
+    AuditEvent,
+    CheckResult,
+    Chunk,
+    Completion,
+    Document,
+    Exam,
+    GateReport,
+    Promotion,
+    Prompt,
+    Rejection,
+    RolloutGroup,
+    Span,
+    Step,
+    Task,
+)
+
+
+class Source(Protocol):
+    """A place documents come from."""
+
+    def documents(self) -> Iterator[Document | Rejection]:
+        """List in a fixed order. A file that may not be read (link, device, too large) is a `Rejection`."""
+        ...
+
+    def read(self, document: Document) -> bytes:
+        """Return the bytes that `document.keyed_digest` was taken of. Raises `SourceError` if they changed."""
+        ...
+
+
+class Detector(Protocol):
+    """Finds personal data in text."""
+
+    def detect(self, text: str) -> list[Span]:
+        """Return spans with `0 <= start < end <= len(text)`; order and overlap are free."""
+        ...
+
+
+class Sampler(Protocol):
+    """Writes and scores completions, and proves which adapter did it."""
+
+    def sample(self, prompts: Sequence[Prompt], *, n: int, seed: int) -> list[list[Completion]]:
+        """Return `n` completions per prompt, in order. Completion `j` of prompt `i` depends only on the prompt and (seed, i, j)."""
+        ...
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the mean log-probability (nats per token) of each continuation after its prompt."""
+        ...
+
+    def publish(self, version: AdapterVersion | None) -> None:
+        """Serve `version` from now on; `None` is the bare base. Raises `DeliveryError` when its files do not match its digest."""
+        ...
+
+    @property
+    def adapter_digest(self) -> str:
+        """The digest of what is being served; `base` when it is the bare base."""
+        ...
+
+
+class Verifier(Protocol):
+    """Grades an answer against a task's reference answer."""
+
+    def grade(self, task: Task, answer: str) -> bool:
+        """True when `answer` is right. Must not raise; unreadable means wrong."""
+        ...
+
+
+class Trainer(Protocol):
+    """Learns from groups of rollouts."""
+
+    def start(self) -> AdapterVersion:
+        """Return the version training begins from: the newest saved one, or version 0 freshly saved."""
+        ...
+
+    def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
+        """Make one optimiser step. A non-finite loss or gradient withholds the update and says so in the record.
+
+        Raises `StaleRolloutError` when a rollout was made by another adapter than the current one.
+        """
+        ...
+
+    def save(self, step: Step) -> AdapterVersion:
+        """Write the adapter and the learner state of `step`, crash-safe."""
+        ...
+
+    def restore(self, version: AdapterVersion) -> None:
+        """Go back to `version`: weights and optimiser state. Raises `IntegrityError` on a wrong digest."""
+        ...
+
+
+class Monitor(Protocol):
+    """Watches a run."""
+
+    def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
+        """Return what is wrong with this step; an empty list when nothing is. Must not raise."""
+        ...
+
+
+class Check(Protocol):
+    """One measurement of the gate."""
+
+    def run(self, version: AdapterVersion, exam: Exam) -> list[CheckResult]:
+        """Measure `version` on questions frozen before training."""
+        ...
+
+
+class PiiIndex(Protocol):
+    """Knows originals only as keyed digests."""
+
+    def hits(self, text: str) -> int:
+        """Return how many distinct known original values occur in `text`."""
+        ...
+
+
+class AuditSink(Protocol):
+    """Takes one record for every arrow of the road."""
+
+    def append(self, event: AuditEvent) -> str:
+        """Write durably before returning; return the leaf hash (`sha256:<hex>`) of the record."""
+        ...
+
+
+class Registry(Protocol):
+    """Knows which digest each alias names."""
+
+    def current(self, alias: Alias) -> Promotion | None:
+        """Return the alias's last pointer move, or None. Raises `IntegrityError` on a bad pointer."""
+        ...
+
+    def promote(self, version: AdapterVersion, report: GateReport, alias: Alias) -> Promotion:
+        """Point `alias` at `version`.
+
+        Raises `GateNotPassedError` unless `report` is a PASS for exactly this digest; `AliasMovedError` on a lost race.
+        """
+        ...
+
+    def rollback(self, alias: Alias) -> Promotion:
+        """Point `alias` back at what its last promotion replaced. Raises `NoSafeVersionError` when there is nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One line of live progress. Numbers, ids and closed words only."""
+
+    stage: str
+    message: str
+    done: int = 0
+    total: int = 0
+    numbers: tuple[tuple[str, float], ...] = ()
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Ingestor(Protocol):
+    """The corpus stage as one call."""
+
+    def ingest(self, source: Source, on_progress: OnProgress) -> "Corpus":
+        """Read, scrub, cut and split. Raises `CorpusError` when nothing usable is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """What ingestion made: documents, chunks, rejections and counts per kind of removed value."""
+
+    documents: tuple[Document, ...]
+    chunks: tuple[Chunk, ...]
+    rejections: tuple[Rejection, ...]
+    removed: tuple[tuple[str, int], ...]
+    """(entity, number of values removed), sorted by entity."""
+    residual_findings: int
+    """Detectable values still readable in the chunks, counted by scanning them again; must be 0."""
+    pii_policy_digest: str
+    ner_model: str
+    """Name and digest of the NER model that ran."""
+    isolation: str
+    """The isolation level the parser child obtained."""
+    digest: str
+    """Over all chunk ids and their splits, in order."""
+
+    @property
+    def train(self) -> tuple[Chunk, ...]:
+        """Chunks that training may see."""
+        return tuple(c for c in self.chunks if c.split == "train")
+
+    @property
+    def unseen(self) -> tuple[Chunk, ...]:
+        """Chunks of documents set apart for the exam."""
+        return tuple(c for c in self.chunks if c.split == "unseen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What playing some chunks gave: the groups to train on, and every task and rollout behind them."""
+
+    groups: tuple[RolloutGroup, ...]
+    tasks: tuple[Task, ...]
+    rollouts: tuple["PlayedRollout", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayedRollout:
+    """A group made while playing, and whether the learner gets it."""
+
+    group: RolloutGroup
+    is_trained: bool
+
+
+class Player(Protocol):
+    """The self-play stage as one call."""
+
+    def play(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> Played:
+        """Play each chunk once with both roles. Depends only on its arguments and the run's seed."""
+        ...
+
+
+class Examiner(Protocol):
+    """Sets the exam before training."""
+
+    def set_exam(self, corpus: Corpus) -> Exam:
+        """Freeze questions made from verbatim facts. Raises `ReleaseError` when there are none."""
+        ...
+
+
+class Judge(Protocol):
+    """Runs every check and applies the gate policy."""
+
+    def judge(self, version: AdapterVersion, exam: Exam, alerts: Sequence[Alert], on_progress: OnProgress) -> GateReport:
+        """Return PASS, FAIL or INCONCLUSIVE with the reasons."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """One field per seam; `None` means the default that `assembly.py` builds from the config when it is first needed."""
+
+    source: Source | None = None
+    detector: Detector | None = None
+    ingestor: Ingestor | None = None
+    player: Player | None = None
+    sampler: Sampler | None = None
+    base_sampler: Sampler | None = None
+    verifier: Verifier | None = None
+    trainer: Trainer | None = None
+    monitors: tuple[Monitor, ...] | None = None
+    examiner: Examiner | None = None
+    checks: tuple[Check, ...] | None = None
+    judge: Judge | None = None
+    audit: AuditSink | None = None
+    registry: Registry | None = None
