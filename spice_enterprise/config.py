@@ -198,7 +198,9 @@ def validate(model: type[M], data: Mapping[str, Any], where: str, error_type: ty
             for p in error.errors(include_input=False, include_url=False, include_context=False)
         )
     head = problems[0] if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(problems)
-    raise error_type(f"{where}: {head}", hint="correct the file; `spice-enterprise plan CONFIG` checks it without running", problems=problems)
+    raise error_type(
+        f"{where}: {head}", hint="correct the file; `spice-enterprise plan CONFIG` checks it without running", problems=problems
+    )
 
 
 def _describe(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
@@ -234,8 +236,8 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.get_event()
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # yaml's stubs leave it untyped
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
 

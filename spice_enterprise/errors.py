@@ -218,7 +218,9 @@ def classify(error: BaseException, stage: str, record_id: str | None = None) -> 
             hint="free some space and run the same command again; what was written is kept",
         )
     if isinstance(error, MemoryError):
-        return StoreError(f"out of memory during {stage}", code="E_MEMORY", record_id=record_id, hint="use a smaller model or batch")
+        return StoreError(
+            f"out of memory during {stage}", code="E_MEMORY", record_id=record_id, hint="use a smaller model or batch"
+        )
     cls = _STAGE_ERRORS.get(stage, SpiceError)
     unexpected = cls(
         f"unexpected {type(error).__name__} during {stage}",
@@ -241,7 +243,7 @@ def boundary(stage: str, record_id: str | None = None) -> Iterator[None]:
     except SpiceError as error:
         error.record_id = error.record_id or record_id
         raise
-    except Exception as error:  # noqa: BLE001 - this is the one border that may catch everything
+    except Exception as error:
         if stage == "corpus":
             raise classify(error, stage, record_id) from None
         raise classify(error, stage, record_id) from error

@@ -9,8 +9,9 @@ To extend, pass an object: `SpiceAdapterJob(corpus=..., parts=...)` or `job.with
 points and no dotted paths in YAML: code named by a config string is an injection surface.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from spice_enterprise.records import (
@@ -122,19 +123,39 @@ class Check(Protocol):
         ...
 
 
-class PiiIndex(Protocol):
-    """Knows originals only as keyed digests."""
-
-    def hits(self, text: str) -> int:
-        """Return how many distinct known original values occur in `text`."""
-        ...
-
-
 class AuditSink(Protocol):
     """Takes one record for every arrow of the road."""
 
     def append(self, event: AuditEvent) -> str:
         """Write durably before returning; return the leaf hash (`sha256:<hex>`) of the record."""
+        ...
+
+
+class Window(Protocol):
+    """Shows a run to people (MLflow). Never the witness: it may be down, and nothing is decided from it."""
+
+    def start(self, params: Mapping[str, str]) -> None:
+        """Open or reopen the run with its parameters (ids, digests, numbers)."""
+        ...
+
+    def log_step(self, step: Step, extra: Mapping[str, float]) -> None:
+        """Show one step's metrics."""
+        ...
+
+    def log_gate(self, report: GateReport) -> None:
+        """Show the verdict and each check's numbers."""
+        ...
+
+    def log_artifacts(self, paths: Sequence[tuple[Path, str]]) -> None:
+        """Copy files into the run: (file or directory, artifact folder)."""
+        ...
+
+    def register(self, version: AdapterVersion, folder: Path, alias: Alias | None) -> None:
+        """Register the adapter in `folder` as a model version, and point `alias` at it."""
+        ...
+
+    def finish(self, status: str) -> None:
+        """Close the run: `FINISHED`, `FAILED` or `KILLED`."""
         ...
 
 
@@ -145,14 +166,14 @@ class Registry(Protocol):
         """Return the alias's last pointer move, or None. Raises `IntegrityError` on a bad pointer."""
         ...
 
-    def promote(self, version: AdapterVersion, report: GateReport, alias: Alias) -> Promotion:
-        """Point `alias` at `version`.
+    def promote(self, version: AdapterVersion, report: GateReport, alias: Alias, *, log_leaf: str = "") -> Promotion:
+        """Point `alias` at `version`; `log_leaf` is the audit record that was made durable before the act.
 
         Raises `GateNotPassedError` unless `report` is a PASS for exactly this digest; `AliasMovedError` on a lost race.
         """
         ...
 
-    def rollback(self, alias: Alias) -> Promotion:
+    def rollback(self, alias: Alias, *, log_leaf: str = "") -> Promotion:
         """Point `alias` back at what its last promotion replaced. Raises `NoSafeVersionError` when there is nothing."""
         ...
 
@@ -267,4 +288,5 @@ class Parts:
     checks: tuple[Check, ...] | None = None
     judge: Judge | None = None
     audit: AuditSink | None = None
+    window: Window | None = None
     registry: Registry | None = None

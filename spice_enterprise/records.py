@@ -576,7 +576,7 @@ def _decode_tuple(args: Sequence[Any], value: Any, path: str) -> tuple[Any, ...]
     return tuple(_decode_value(a, item, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, value, strict=True)))
 
 
-def _expect(is_good: bool, value: Any, path: str) -> Any:
+def _expect(is_good: object, value: Any, path: str) -> Any:
     if not is_good:
         raise IntegrityError(f"{path}: wrong type or value ({type(value).__name__})", code="E_RECORD")
     return value

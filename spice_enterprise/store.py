@@ -1,0 +1,272 @@
+"""The run directory: one lock, write-once records, the rollout journal, and the road of any record.
+
+In: records as stages make them.
+Out: the same records after a crash, in the same order; `lineage(id)` in both directions.
+Refuses: a second job on the directory (E_LOCKED), another config or corpus than it was begun with, a changed record.
+Not here: adapters and learner states (`training/checkpoints.py`), the audit log, pointers.
+
+    run_dir/
+      lock              held while a job runs
+      run.json          the settings the run was begun with
+      corpus.json       documents, chunks, rejections, counts
+      exam.json         the frozen questions
+      records/*.jsonl   steps, alerts, adapters, gates, promotions: one canonical JSON line each
+      journal/*.jsonl   what was played in a step, written before the optimiser moves
+      commits.jsonl     one line per finished step: which adapter stands after it
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from spice_enterprise import durable
+from spice_enterprise.config import JobConfig
+from spice_enterprise.errors import ConfigError, IntegrityError, StoreError
+from spice_enterprise.protocols import Corpus, Played
+from spice_enterprise.records import (
+    AdapterVersion,
+    Alert,
+    Chunk,
+    Document,
+    GateReport,
+    Promotion,
+    Rollout,
+    Step,
+    Task,
+    canonical_json,
+    decode,
+    id_of,
+)
+
+T = TypeVar("T")
+Stored = Step | Alert | AdapterVersion | GateReport | Promotion
+AnyRecord = Document | Chunk | Task | Rollout | Stored
+
+FILES: Final[dict[type[Stored], str]] = {
+    Step: "steps",
+    Alert: "alerts",
+    AdapterVersion: "adapters",
+    GateReport: "gates",
+    Promotion: "promotions",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A finished step: what stands after it, and how often the run has gone back so far."""
+
+    number: int
+    step_id: str
+    adapter_id: str
+    restores: int
+    is_halted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """A record's road: what it came from (nearest first) and what came from it."""
+
+    record: AnyRecord
+    ancestors: tuple[AnyRecord, ...]
+    descendants: tuple[AnyRecord, ...]
+
+
+class RunStore:
+    """One run's directory. Cheap to open; nothing is read before it is asked for."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._known: dict[type[Stored], set[str]] = {}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run directory. Raises `StoreError` E_LOCKED (exit 75) when another job has it."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with (self.run_dir / "lock").open("w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.run_dir}: another job is using this run directory",
+                    code="E_LOCKED",
+                    hint="wait for it, or choose another --name",
+                ) from None
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def begin(self, config: JobConfig) -> bool:
+        """Record the settings of a new run (True), or check that this is the same run again (False).
+
+        Raises `ConfigError` E_RUN_CONFIG naming the settings that differ.
+        """
+        path = self.run_dir / "run.json"
+        settings = config.model_dump(mode="json", exclude={"workspace", "tracking"})
+        if not path.exists():
+            durable.write_file(path, canonical_json(settings))
+            return True
+        differing = _differing(json.loads(path.read_bytes()), json.loads(canonical_json(settings)))
+        if differing:
+            raise ConfigError(
+                f"{self.run_dir}: begun with other settings: {', '.join(differing)}",
+                code="E_RUN_CONFIG",
+                hint="restore them, or choose another --name",
+            )
+        return False
+
+    def save(self, name: str, value: object) -> None:
+        """Write one named value (`corpus`, `exam`) atomically."""
+        durable.write_file(self.run_dir / f"{name}.json", canonical_json(value))
+
+    def load(self, name: str, cls: type[T]) -> T | None:
+        """Read one named value back, or None. Raises `IntegrityError` when it does not decode."""
+        path = self.run_dir / f"{name}.json"
+        return decode(cls, _parse(path.read_bytes(), path)) if path.exists() else None
+
+    def put(self, record: Stored) -> None:
+        """Write a record once. The same again is fine. Raises `OSError` when the disk refuses."""
+        cls, path = type(record), self._records_path(type(record))
+        if cls not in self._known:
+            durable.drop_torn_tail(path)
+            self._known[cls] = {id_of(old) for old in self.all(cls)}
+        if id_of(record) not in self._known[cls]:
+            durable.append_lines(path, [canonical_json(record)])
+            self._known[cls].add(id_of(record))
+
+    def stored(self, cls: type[Stored]) -> tuple[Stored, ...]:
+        """Return every stored record of a class whose type is only known when running."""
+        return self.all(cls)
+
+    def all(self, cls: type[T]) -> tuple[T, ...]:
+        """Return every stored record of a class, oldest first."""
+        path = self._records_path(cls)
+        return tuple(decode(cls, _parse(line, path)) for line in durable.read_lines(path))
+
+    def adapter(self, adapter_id: str) -> AdapterVersion:
+        """Return one adapter version. Raises `StoreError` E_UNKNOWN_ID."""
+        for version in self.all(AdapterVersion):
+            if version.adapter_id == adapter_id:
+                return version
+        raise _unknown(adapter_id)
+
+    def _records_path(self, cls: type[object]) -> Path:
+        return self.run_dir / "records" / f"{FILES[cls]}.jsonl"  # type: ignore[index]  # KeyError: not a stored record
+
+    def journal(self, number: int, played: Played) -> None:
+        """Make what was played in step `number` durable; call it before the optimiser moves."""
+        durable.write_file(self._journal_path(number), canonical_json(played) + b"\n")
+
+    def journalled(self, number: int) -> Played | None:
+        """Return what was played in step `number`, or None."""
+        path = self._journal_path(number)
+        return decode(Played, _parse(path.read_bytes(), path)) if path.exists() else None
+
+    def played(self) -> Iterator[Played]:
+        """Return everything that was ever played in this run, step by step."""
+        for path in sorted((self.run_dir / "journal").glob("step-*.jsonl")):
+            yield decode(Played, _parse(path.read_bytes(), path))
+
+    def _journal_path(self, number: int) -> Path:
+        return self.run_dir / "journal" / f"step-{number:06d}.jsonl"
+
+    def commit(self, commit: Commit) -> None:
+        """Finish a step: from now on a resumed run begins after it."""
+        path = self.run_dir / "commits.jsonl"
+        durable.drop_torn_tail(path)
+        durable.append_lines(path, [canonical_json(commit)])
+
+    def last_commit(self) -> Commit | None:
+        """Return the newest finished step, or None."""
+        path = self.run_dir / "commits.jsonl"
+        lines = durable.read_lines(path)
+        return decode(Commit, _parse(lines[-1], path)) if lines else None
+
+    def lineage(self, record_id: str) -> Lineage:
+        """Return the road of one record, in both directions. Raises `StoreError` E_UNKNOWN_ID."""
+        index = dict(self._index())
+        if record_id not in index:
+            raise _unknown(record_id)
+        parents = {key: [p for p in parents_of(record) if p in index] for key, record in index.items()}
+        children: dict[str, list[str]] = {}
+        for key, above in parents.items():
+            for parent in above:
+                children.setdefault(parent, []).append(key)
+        return Lineage(
+            record=index[record_id],
+            ancestors=tuple(index[key] for key in _reach(record_id, lambda k: parents.get(k, []))),
+            descendants=tuple(index[key] for key in _reach(record_id, lambda k: children.get(k, []))),
+        )
+
+    def _index(self) -> Iterator[tuple[str, AnyRecord]]:
+        corpus = self.load("corpus", Corpus)
+        for record in (*corpus.documents, *corpus.chunks) if corpus else ():
+            yield id_of(record), record
+        for played in self.played():
+            for task in played.tasks:
+                yield task.task_id, task
+            for item in played.rollouts:
+                for rollout in item.group.rollouts:
+                    yield rollout.rollout_id, rollout
+        for cls in FILES:
+            yield from ((id_of(stored), stored) for stored in self.stored(cls))
+
+
+def parents_of(record: AnyRecord) -> tuple[str, ...]:
+    """Return the ids a record names as what it came from."""
+    rule = _PARENTS.get(type(record))
+    return tuple(key for key in rule(record) if key) if rule else ()
+
+
+_PARENTS: Final[dict[type, Callable[[Any], tuple[str | None, ...]]]] = {
+    Chunk: lambda r: (r.document_id,),
+    Task: lambda r: (r.rollout_id, r.chunk_id),
+    Rollout: lambda r: (r.parent_id, r.adapter_id),
+    Step: lambda r: (*r.rollout_ids, r.adapter_id),
+    Alert: lambda r: (r.step_id,),
+    AdapterVersion: lambda r: (r.step_id, r.parent_adapter_id),
+    GateReport: lambda r: (r.adapter_id,),
+    Promotion: lambda r: (r.gate_id, r.adapter_id),
+}
+
+
+def _reach(start: str, neighbours: Callable[[str], Sequence[str]]) -> list[str]:
+    """Breadth-first from `start`, without it, each id once."""
+    seen, queue, order = {start}, [start], []
+    while queue:
+        for key in neighbours(queue.pop(0)):
+            if key not in seen:
+                seen.add(key)
+                order.append(key)
+                queue.append(key)
+    return order
+
+
+def _differing(old: Mapping[str, object], new: Mapping[str, object], path: str = "") -> list[str]:
+    """Return the dotted names of settings that differ."""
+    names: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            names += _differing(before, after, f"{path}{key}.")
+        elif before != after:
+            names.append(f"{path}{key}")
+    return names
+
+
+def _parse(line: bytes, path: Path) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise IntegrityError(f"{path.name}: not valid JSON", code="E_RECORD", hint="restore the file from a backup") from None
+
+
+def _unknown(record_id: str) -> StoreError:
+    hint = "check the id and the run"
+    error = StoreError("no record with this id in the run", code="E_UNKNOWN_ID", record_id=record_id, hint=hint)
+    error.exit_code = 2
+    return error
