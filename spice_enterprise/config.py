@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -158,6 +159,11 @@ def tracking_uri(config: JobConfig) -> str:
     """Return the MLflow URI: config, then `MLFLOW_TRACKING_URI`, then the workspace's SQLite file."""
     from_environment = os.environ.get("MLFLOW_TRACKING_URI")
     return config.tracking.uri or from_environment or f"sqlite:///{(config.workspace_dir / 'mlflow.db').resolve()}"
+
+
+def tracking_host(config: JobConfig) -> str | None:
+    """Return the host of an MLflow server, or None when tracking is off or a local file."""
+    return urlsplit(tracking_uri(config)).hostname if config.tracking.is_enabled else None
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> JobConfig:

@@ -1,9 +1,404 @@
-"""The job: the whole road, once per corpus (being written)."""
+"""The job: the whole road, once per corpus.
+
+In: a `JobConfig` and, if wanted, parts of the user's own.
+Out: a `JobResult`: the version, its gate report, the promotion, the alerts, the figures.
+Refuses: a second job on the run directory, other settings or documents than the run was begun with.
+Not here: what a stage does, and the steps inside training (`loop.py`). This file knows only the order.
+
+Each arrow writes one audit record. A stage that is finished is not done again: the same command continues.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from spice_enterprise import offline
+from spice_enterprise.assembly import Assembly
+from spice_enterprise.config import JobConfig, build_config, tracking_host
+from spice_enterprise.errors import ConfigError, ReleaseError, SpiceError, StoreError, boundary
+from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, adapter_subject, self_play
+from spice_enterprise.plan import Plan, make_plan
+from spice_enterprise.protocols import Corpus, OnProgress, Parts, Progress
+from spice_enterprise.records import (
+    AdapterVersion,
+    Alert,
+    Alias,
+    AuditEvent,
+    Exam,
+    GateReport,
+    NamedDigest,
+    Promotion,
+    Verdict,
+    digest_of,
+)
+from spice_enterprise.report import Facts, Figures, figures_of, render_text, write_report
+from spice_enterprise.store import RunStore, find_run
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """Stub while the stages are being written in parallel."""
+    """What a job came to. `version` is None when nothing new was learned."""
+
+    version: AdapterVersion | None
+    report: GateReport | None
+    promotion: Promotion | None
+    alerts: tuple[Alert, ...]
+    figures: Figures
+    run_dir: Path
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The gate's verdict, or None when it was not asked."""
+        return self.report.verdict if self.report else None
+
+    def show(self) -> None:
+        """Print the report card."""
+        sys.stdout.write(render_text(self.figures) + "\n")
 
 
 class SpiceAdapterJob:
-    """Stub while the stages are being written in parallel."""
+    """Adapts one base model to one folder of documents.
+
+    `SpiceAdapterJob(corpus="contracts/").run()` is the whole use. Settings are the fields of `JobConfig`; sections are
+    mappings: `selfplay={"steps": 20}`. Raises `ConfigError` with every problem at once.
+    """
+
+    def __init__(
+        self,
+        corpus: str | Path | None = None,
+        *,
+        config: JobConfig | None = None,
+        parts: Parts | None = None,
+        on_progress: OnProgress | None = None,
+        **settings: Any,
+    ) -> None:
+        if (corpus is None) == (config is None):
+            raise ConfigError("give a corpus folder or a config, not both", hint="SpiceAdapterJob(corpus='contracts/')")
+        self.config = config or build_config({"corpus": str(corpus), **settings}, where="SpiceAdapterJob")
+        self._given = parts or Parts()
+        self._on_progress = on_progress or _silent
+        self._store = RunStore(self.config.run_dir)
+        self._parts = Assembly(self.config, self._given, self._store)
+        self._seconds: dict[str, float] = {}
+
+    @classmethod
+    def open(cls, workspace: str | Path, record_id: str, *, on_progress: OnProgress | None = None) -> Self:
+        """Return the job that made an adapter, gate report or promotion. Raises `StoreError` E_UNKNOWN_ID."""
+        store = find_run(Path(workspace), record_id)
+        settings = {**store.settings(), "workspace": str(workspace)}
+        return cls(config=build_config(settings, where="run.json"), on_progress=on_progress)
+
+    def with_(self, **parts: Any) -> "SpiceAdapterJob":
+        """Return the same job with some parts of the user's own, e.g. `with_(verifier=Mine())`."""
+        return SpiceAdapterJob(config=self.config, parts=replace(self._given, **parts), on_progress=self._on_progress)
+
+    def plan(self) -> Plan:
+        """Return every problem, the needs and the smallest provable gain, without loading a model."""
+        return make_plan(self.config)
+
+    def ingest(self) -> Corpus:
+        """Read, scrub, cut and split; stop there."""
+        with self._running():
+            return self._ingest()
+
+    def train(self) -> AdapterVersion:
+        """Go as far as the trained version; stop before it is judged."""
+        with self._running():
+            corpus = self._ingest()
+            self._set_exam(corpus)
+            return self._train(corpus).version
+
+    def gate(self) -> GateReport | None:
+        """Go as far as the verdict, promoting nothing; None when nothing new was learned."""
+        with self._running():
+            corpus = self._ingest()
+            exam = self._set_exam(corpus)
+            return self._judge(self._train(corpus), exam)
+
+    def run(self) -> JobResult:
+        """Walk the whole road; continue where an earlier run of the same job stopped."""
+        with self._running():
+            corpus = self._ingest()
+            exam = self._set_exam(corpus)
+            trained = self._train(corpus)
+            report = self._judge(trained, exam)
+            promotion = self._promote(trained.version, report)
+            return self._finish(corpus, exam, trained, report, promotion)
+
+    def promote(self, adapter_id: str, to: Alias) -> Promotion:
+        """Point an alias at a version of this run. Raises `GateNotPassedError` without a PASS for its digest."""
+        with self._store.lock(), boundary("release", adapter_id):
+            version = self._store.adapter(adapter_id)
+            reports = [r for r in self._store.all(GateReport) if r.adapter_digest == version.digest]
+            if not reports:
+                raise ReleaseError(
+                    "this adapter has never been judged",
+                    code="E_NOT_JUDGED",
+                    record_id=adapter_id,
+                    hint="run `spice-enterprise gate CONFIG` first",
+                )
+            return self._move(version, reports[-1], to)
+
+    def rollback(self, alias: Alias) -> Promotion:
+        """Point an alias back at what its last promotion replaced. Raises `NoSafeVersionError` when there is nothing."""
+        with boundary("release"):
+            promotion = self._parts.registry.rollback(alias, record=self._log_move)
+            store = find_run(self.config.workspace_dir, promotion.adapter_id)
+            store.put(promotion)
+            version = store.adapter(promotion.adapter_id)
+            self._parts.window.register(version, store.run_dir / "adapters" / version.adapter_id, alias)
+            return promotion
+
+    # --- the road ---------------------------------------------------------------------------------------------------
+
+    def _ingest(self) -> Corpus:
+        with self._stage("corpus"):
+            stored = self._store.load("corpus", Corpus)
+            if stored is not None:
+                self._refuse_other_documents(stored)
+                return stored
+            corpus = self._parts.ingestor.ingest(self._parts.source, self._on_progress)
+            self._store.save("corpus", corpus)
+            self._log("corpus.snapshotted", (_corpus_subject(corpus),), data=_corpus_counts(corpus))
+            removed = tuple((f"removed_{entity.lower()}", count) for entity, count in corpus.removed)
+            self._log(
+                "redaction.applied",
+                (_corpus_subject(corpus),),
+                inputs=(NamedDigest(role="policy", name="pii", digest=corpus.pii_policy_digest),),
+                data=(("residual", corpus.residual_findings), *removed),
+            )
+            return corpus
+
+    def _refuse_other_documents(self, stored: Corpus) -> None:
+        listed = {found.document_id for found in self._parts.source.documents() if hasattr(found, "document_id")}
+        known = {document.document_id for document in stored.documents}
+        gone = len(known - listed)
+        if gone:
+            raise ConfigError(
+                f"{gone} of {len(known)} documents of this run are gone or changed",
+                code="E_CORPUS_CHANGED",
+                hint="restore them, or choose another --name for the new state",
+            )
+
+    def _set_exam(self, corpus: Corpus) -> Exam:
+        with self._stage("exam"):
+            exam = self._store.load("exam", Exam)
+            if exam is None:
+                exam = self._parts.examiner.set_exam(corpus)
+                self._store.save("exam", exam)
+                data = (("questions", len(exam.items)), ("documents", len({i.document_id for i in exam.items})))
+                self._log("dataset.generated", (_exam_subject(exam),), inputs=(_corpus_subject(corpus),), data=data)
+            return exam
+
+    def _train(self, corpus: Corpus) -> LoopResult:
+        with self._stage("self-play"):
+            parts = LoopParts(
+                player=self._parts.player,
+                sampler=self._parts.sampler,
+                trainer=self._parts.trainer,
+                monitors=self._parts.monitors,
+                audit=self._parts.audit,
+                window=self._parts.window,
+            )
+            settings = LoopSettings(
+                run=self.config.name,
+                steps=self.config.selfplay.steps,
+                chunks_per_step=self.config.selfplay.chunks_per_step,
+                seed=self.config.seed,
+                max_restores=self._parts.guardrails_policy.max_restores,
+            )
+            return self_play(corpus.train, parts, self._store, settings, self._on_progress)
+
+    def _judge(self, trained: LoopResult, exam: Exam) -> GateReport | None:
+        version = trained.version
+        if version.step_id is None:
+            return None
+        with self._stage("gate"):
+            done = [r for r in self._store.all(GateReport) if r.adapter_digest == version.digest]
+            if done:
+                return done[-1]
+            report = self._parts.judge.judge(version, exam, trained.open_alerts, self._on_progress)
+            subject, policy = (adapter_subject(version),), NamedDigest(role="policy", name="gate", digest=report.policy_digest)
+            self._log("eval.completed", subject, inputs=(_exam_subject(exam),), data=_measured(report))
+            self._log("gate.decided", subject, inputs=(policy, _exam_subject(exam)), data=_decided(report))
+            self._store.put(report)
+            self._parts.window.log_gate(report)
+            return report
+
+    def _promote(self, version: AdapterVersion, report: GateReport | None) -> Promotion | None:
+        if report is None or report.verdict != "PASS":
+            return None
+        with self._stage("registry"):
+            standing = self._parts.registry.current("sandbox")
+            if standing is not None and standing.adapter_digest == version.digest:
+                return standing
+            return self._move(version, report, "sandbox")
+
+    def _move(self, version: AdapterVersion, report: GateReport, alias: Alias) -> Promotion:
+        """Make a promotion and show it; the registry logs it before the pointer moves."""
+        promotion = self._parts.registry.promote(version, report, alias, record=self._log_move)
+        self._store.put(promotion)
+        self._parts.window.register(version, self._parts.adapter_folder(version), alias)
+        return promotion
+
+    def _log_move(self, promotion: Promotion) -> str:
+        event = "promotion.executed" if promotion.kind == "promote" else "rollback.executed"
+        subject = NamedDigest(role="adapter", name=promotion.adapter_id, digest=promotion.adapter_digest)
+        data = (
+            ("alias", promotion.alias),
+            ("generation", promotion.generation),
+            ("replaces", promotion.replaces or "none"),
+            ("gate_id", promotion.gate_id),
+        )
+        return self._log(event, (subject,), data=data)
+
+    def _finish(
+        self, corpus: Corpus, exam: Exam, trained: LoopResult, report: GateReport | None, promotion: Promotion | None
+    ) -> JobResult:
+        """Write the report, close the window's run, and sum up."""
+        version = trained.version if trained.version.step_id else None
+        if version is not None:
+            self._log("adapter.registered", (adapter_subject(version),), data=(("step", version.step),))
+            alias = "sandbox" if promotion else "candidate"
+            self._parts.window.register(version, self._parts.adapter_folder(version), alias)
+        verdict = report.verdict if report else "NONE"
+        self._log("run.ended", data=(("verdict", verdict), ("alerts", len(trained.alerts)), ("status", "finished")))
+        figures = figures_of(self._store, corpus, exam, report, self._facts())
+        pages = write_report(self._store, figures)
+        audit_files = [(self.config.workspace_dir / "audit", "audit"), (self.config.workspace_dir / "trust.json", "audit")]
+        self._parts.window.log_artifacts([*((page, "report") for page in pages), *audit_files])
+        self._parts.window.finish("FINISHED")
+        return JobResult(
+            version=version,
+            report=report,
+            promotion=promotion,
+            alerts=trained.alerts,
+            figures=figures,
+            run_dir=self._store.run_dir,
+        )
+
+    # --- around the road --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Lock, begin or reopen the run, watch connections, and leave an audit record however it ends."""
+        self._say("job", "starting")
+        offline.check_switches()
+        if not self.config.offline:
+            offline.allow_hub()
+        with boundary("store"), self._store.lock():
+            is_new = self._store.begin(self.config, self._parts.policy_digests())
+            offline.GUARD.start(is_offline=self.config.offline, allowed_host=tracking_host(self.config))
+            try:
+                inputs = tuple(NamedDigest(role="policy", name=n, digest=d) for n, d in self._parts.policy_digests().items())
+                config = NamedDigest(role="config", name="config", digest=self.config.digest())
+                self._log("run.started", inputs=(config, *inputs), data=(("is_new", is_new),))
+                self._parts.window.start(self._shown_params())
+                yield
+            except KeyboardInterrupt:
+                self._close("stopped", "KILLED")
+                raise StoreError("stopped on request", code="E_STOPPED", hint="the same command continues") from None
+            except SpiceError as error:
+                self._close(error.code, "FAILED")
+                raise
+            finally:
+                offline.GUARD.stop()
+
+    def _close(self, status: str, shown: str) -> None:
+        self._log("run.ended", data=(("status", status), ("verdict", "NONE")))
+        self._parts.window.finish(shown)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Time a stage, say that it runs, and classify what it raises."""
+        self._say(name, "begin")
+        begun_at = time.monotonic()
+        with boundary(_STAGE_OF[name]):
+            yield
+        self._seconds[name] = time.monotonic() - begun_at
+        self._say(name, "done", (("seconds", self._seconds[name]),))
+
+    def _say(self, stage: str, message: str, numbers: tuple[tuple[str, float], ...] = ()) -> None:
+        self._on_progress(Progress(stage=stage, message=message, numbers=numbers))
+
+    def _log(
+        self,
+        event: str,
+        subject: tuple[NamedDigest, ...] = (),
+        *,
+        inputs: tuple[NamedDigest, ...] = (),
+        data: Sequence[tuple[str, str | int | float | bool | None]] = (),
+    ) -> str:
+        return self._parts.audit.append(
+            AuditEvent(event=event, run=self.config.name, subject=subject, inputs=inputs, data=tuple(data))
+        )
+
+    def _shown_params(self) -> Mapping[str, str]:
+        """Return the settings MLflow shows: numbers and closed words, no paths."""
+        dumped = self.config.model_dump(mode="json", include={"seed", "offline", "ingest", "selfplay", "training", "exam"})
+        sections = {name: keys for name, keys in dumped.items() if isinstance(keys, dict)}
+        shown = {f"{name}.{key}": str(value) for name, keys in sections.items() for key, value in keys.items()}
+        return {**shown, "seed": str(self.config.seed), "config_digest": self.config.digest()}
+
+    def _facts(self) -> Facts:
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        children_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        return Facts(
+            seconds=tuple(self._seconds.items()),
+            peak_memory_bytes=max(peak_kib, children_kib) * 1024,
+            connections_attempted=offline.GUARD.attempts,
+        )
+
+
+_STAGE_OF = {"corpus": "corpus", "exam": "release", "self-play": "training", "gate": "release", "registry": "release"}
+
+
+def _silent(_: Progress) -> None:
+    """Show nothing."""
+
+
+def _corpus_subject(corpus: Corpus) -> NamedDigest:
+    return NamedDigest(role="corpus", name="corpus", digest=corpus.digest)
+
+
+def _exam_subject(exam: Exam) -> NamedDigest:
+    return NamedDigest(role="evalsuite", name=exam.exam_id, digest=exam.digest)
+
+
+def _corpus_counts(corpus: Corpus) -> tuple[tuple[str, int], ...]:
+    return (
+        ("documents", len(corpus.documents)),
+        ("chunks", len(corpus.chunks)),
+        ("unseen_chunks", len(corpus.unseen)),
+        ("rejections", len(corpus.rejections)),
+    )
+
+
+def _measured(report: GateReport) -> tuple[tuple[str, str | float], ...]:
+    """Return every check's number, flat: `<check>.value` and so on."""
+    return tuple(
+        pair
+        for result in report.results
+        for pair in ((f"{result.check}.value", result.value), (f"{result.check}.n", float(result.n)))
+    )
+
+
+def _decided(report: GateReport) -> tuple[tuple[str, str | float | None], ...]:
+    checks = tuple(
+        pair
+        for result in report.results
+        for pair in (
+            (f"{result.check}.verdict", result.verdict),
+            (f"{result.check}.value", result.value),
+            (f"{result.check}.low", result.low),
+            (f"{result.check}.high", result.high),
+            (f"{result.check}.limit", result.limit),
+        )
+    )
+    head = (("gate_id", report.gate_id), ("verdict", report.verdict), ("primary", report.primary), ("report", digest_of(report)))
+    return (*head, *checks)

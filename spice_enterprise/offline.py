@@ -10,6 +10,7 @@ The switches are exact on purpose: MLflow hears `true` but not `1`, vLLM only `1
 
 import ipaddress
 import os
+import socket
 import sys
 import threading
 from collections.abc import MutableMapping
@@ -107,10 +108,16 @@ class ConnectionGuard:
         self._is_watching = False
         self._is_refusing = False
         self._attempts = 0
+        self._allowed: frozenset[str] = frozenset()
 
-    def start(self, *, is_offline: bool) -> None:
-        """Begin counting from zero; while offline, also refuse."""
+    def start(self, *, is_offline: bool, allowed_host: str | None = None) -> None:
+        """Begin counting from zero; while offline, also refuse.
+
+        `allowed_host` is the one in-house host the config names (an MLflow server); reaching it is not an attempt.
+        """
+        allowed = _addresses_of(allowed_host)
         with self._lock:
+            self._allowed = allowed
             if not self._is_installed:
                 sys.addaudithook(self._hook)
                 self._is_installed = True
@@ -132,12 +139,23 @@ class ConnectionGuard:
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._is_watching or not event.startswith("socket."):
             return
-        if is_local(_target_host(event, args)):
+        host = _target_host(event, args)
+        if is_local(host) or host in self._allowed:
             return
         with self._lock:
             self._attempts += 1
         if self._is_refusing:
             raise OutsideConnectionError("offline: a connection to the outside was refused")
+
+
+def _addresses_of(host: str | None) -> frozenset[str]:
+    """Return a host's name and its addresses; nothing for None, the name alone when it does not resolve."""
+    if not host:
+        return frozenset()
+    try:
+        return frozenset({host, *(str(found[4][0]) for found in socket.getaddrinfo(host, None))})
+    except OSError:
+        return frozenset({host})
 
 
 def _target_host(event: str, args: tuple[Any, ...]) -> object:

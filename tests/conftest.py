@@ -1,0 +1,47 @@
+"""What every test gets: no network, a clean environment and a home of its own."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pytest_socket import disable_socket, enable_socket
+
+import spice_enterprise  # noqa: F401 - switches telemetry off before any test imports a library
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from what the code does now")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> object:
+    """Sockets to anything but this machine fail."""
+    disable_socket(allow_unix_socket=True)
+    yield None
+    enable_socket()
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, so that no test reads or writes the user's."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "SPICE_"))]:
+        monkeypatch.delenv(name)
+    return home
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Development data, where it is present."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no development data here")
+    return SHARED_DATA
