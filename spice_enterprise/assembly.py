@@ -6,13 +6,13 @@ Refuses: what a part refuses when it is built.
 Not here: the order of the road (`job.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from spice_enterprise import durable, seeding
+from spice_enterprise import durable
 from spice_enterprise.config import JobConfig, tracking_uri
 from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, load_gate, load_guardrails, load_pii
 from spice_enterprise.protocols import (
@@ -33,9 +33,329 @@ from spice_enterprise.protocols import (
     Verifier,
     Window,
 )
-from spice_enterprise.records import AdapterVersion
+from spice_enterprise.records import AdapterVersion, GateReport, Step
 from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.qlora import LearnerModel
+
+ORIGIN: Final = "spice.audit"
+
+
+class Assembly:
+    """The parts of one job: the user's own where given, else the defaults."""
+
+    def __init__(self, config: JobConfig, given: Parts, store: RunStore) -> None:
+        self.config = config
+        self._given = given
+        self._store = store
+
+    # --- what is allowed, and secrets -------------------------------------------------------------------------------
+
+    @cached_property
+    def pii_policy(self) -> PiiPolicy:
+        """Which values are removed."""
+        return load_pii(self.config.policies.pii)
+
+    @cached_property
+    def guardrails_policy(self) -> GuardrailsPolicy:
+        """The hard rules of a run."""
+        return load_guardrails(self.config.policies.guardrails)
+
+    @cached_property
+    def gate_policy(self) -> GatePolicy:
+        """What an adapter must show."""
+        return load_gate(self.config.policies.gate)
+
+    def policy_digests(self) -> dict[str, str]:
+        """Return the digest of each policy by name."""
+        return {
+            "pii": self.pii_policy.digest(),
+            "guardrails": self.guardrails_policy.digest(),
+            "gate": self.gate_policy.digest(),
+        }
+
+    @cached_property
+    def _tenant_key(self) -> bytes:
+        return durable.load_or_create_secret(self.config.workspace_dir / "keys" / "tenant.key")
+
+    @cached_property
+    def _log_key(self) -> bytes:
+        return durable.load_or_create_secret(self.config.workspace_dir / "keys" / "log.key")
+
+    # --- corpus -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def source(self) -> Source:
+        """The folder of documents."""
+        if self._given.source is not None:
+            return self._given.source
+        from spice_enterprise.corpus.sources import FolderSource
+
+        return FolderSource(
+            Path(self.config.corpus),
+            key=self._tenant_key,
+            max_file_bytes=self.config.ingest.max_file_bytes,
+            max_documents=self.config.ingest.max_documents,
+            scrub_name=self._scrub_name,
+        )
+
+    def _scrub_name(self, name: str) -> str:
+        from spice_enterprise.corpus.scrub import Scrubber
+
+        return Scrubber(self.pii_policy, self.detector, self._tenant_key).scrub_document(name).text
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Patterns with checksums, and names found by spaCy through Presidio."""
+        if self._given.detector is not None:
+            return self._given.detector
+        from spice_enterprise.corpus.presidio import PresidioDetector, resolve_ner_model
+
+        return PresidioDetector(resolve_ner_model(self.config.ingest.ner_model))
+
+    @cached_property
+    def ingestor(self) -> Ingestor:
+        """Read, scrub, cut, split."""
+        if self._given.ingestor is not None:
+            return self._given.ingestor
+        from spice_enterprise.corpus.ingest import CorpusIngestor
+        from spice_enterprise.corpus.presidio import ner_identity, resolve_ner_model
+
+        return CorpusIngestor(
+            config=self.config.ingest,
+            policy=self.pii_policy,
+            detector=self.detector,
+            ner_identity=ner_identity(resolve_ner_model(self.config.ingest.ner_model)),
+            count_tokens=self._count_tokens,
+            key=self._tenant_key,
+            seed=self.config.seed,
+        )
+
+    @cached_property
+    def _count_tokens(self) -> Callable[[str], int]:
+        from spice_enterprise.training.tokens import token_counter
+
+        return token_counter(self.base_model.path)
+
+    # --- the model --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def base_model(self) -> "BaseModel":
+        """The base model's files, checked."""
+        from spice_enterprise.training.base_model import resolve_base_model
+
+        return resolve_base_model(
+            self.config.base_model,
+            cache_dir=self.config.workspace_dir / "cache",
+            is_offline=self.config.offline,
+            expected_digest=self.config.base_digest,
+        )
+
+    @cached_property
+    def _learner(self) -> "LearnerModel":
+        from spice_enterprise.training.qlora import LearnerModel
+
+        return LearnerModel.load(self.base_model, self.config.training, seed=self.config.seed)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Completions under the current adapter."""
+        if self._given.sampler is not None:
+            return self._given.sampler
+        from spice_enterprise.training.hf_sampler import HfSampler
+
+        return HfSampler(self._learner, run_dir=self._store.run_dir)
+
+    @cached_property
+    def base_sampler(self) -> Sampler:
+        """Completions of the frozen base."""
+        if self._given.base_sampler is not None:
+            return self._given.base_sampler
+        from spice_enterprise.training.hf_sampler import HfSampler
+
+        return HfSampler(self._learner, run_dir=self._store.run_dir, is_base=True)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The QLoRA learner."""
+        if self._given.trainer is not None:
+            return self._given.trainer
+        from spice_enterprise.training.trainer import QloraTrainer
+
+        return QloraTrainer(
+            self._learner,
+            run_dir=self._store.run_dir,
+            config=self.config.training,
+            l_max={
+                "challenger": self.config.selfplay.challenger_tokens,
+                "reasoner": self.config.selfplay.reasoner_tokens,
+            },
+            corpus_digest=self._corpus_digest,
+            config_digest=self.config.digest(),
+        )
+
+    @property
+    def _corpus_digest(self) -> str:
+        corpus = self._store.load("corpus", Corpus)
+        return corpus.digest if corpus else ""
+
+    def adapter_folder(self, version: AdapterVersion) -> Path:
+        """Return where a version's files lie."""
+        return self._store.run_dir / "adapters" / version.adapter_id
+
+    # --- self-play and watching -------------------------------------------------------------------------------------
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """Grades by answer kind."""
+        if self._given.verifier is not None:
+            return self._given.verifier
+        from spice_enterprise.selfplay.answers import KindVerifier
+
+        return KindVerifier()
+
+    @cached_property
+    def player(self) -> Player:
+        """Both roles on one chunk after another; it remembers every question the run has admitted."""
+        if self._given.player is not None:
+            return self._given.player
+        from spice_enterprise.selfplay.archive import Archive
+        from spice_enterprise.selfplay.episode import SelfplayStage
+
+        return SelfplayStage(
+            sampler=self.sampler,
+            verifier=self.verifier,
+            config=self.config.selfplay,
+            seed=self.config.seed,
+            archive=Archive(task.question for played in self._store.played() for task in played.tasks),
+        )
+
+    @cached_property
+    def monitors(self) -> tuple[Monitor, ...]:
+        """Hard rules and a look for leaks."""
+        if self._given.monitors is not None:
+            return self._given.monitors
+        from spice_enterprise.guardrails.drift import HardRuleMonitor
+        from spice_enterprise.guardrails.leaks import LeakMonitor
+
+        return (HardRuleMonitor(self.guardrails_policy), LeakMonitor(self._patterns))
+
+    @cached_property
+    def _patterns(self) -> Detector:
+        from spice_enterprise.corpus.detectors import PatternDetector
+
+        return PatternDetector()
+
+    # --- release ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """Questions from verbatim facts."""
+        if self._given.examiner is not None:
+            return self._given.examiner
+        from spice_enterprise.release.exam import FactExaminer
+
+        return FactExaminer(self.config.exam, seed=self.config.seed)
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """Gain and leaks."""
+        if self._given.checks is not None:
+            return self._given.checks
+        from spice_enterprise.release.evaluation import TransferGainCheck
+        from spice_enterprise.release.leak_checks import LeakCheck
+
+        gain = TransferGainCheck(
+            base_sampler=self.base_sampler,
+            sampler=self.sampler,
+            verifier=self.verifier,
+            config=self.config.exam,
+            seed=self.config.seed,
+        )
+        return (gain, LeakCheck(detector=self._patterns, texts=self._rollout_texts))
+
+    def _rollout_texts(self) -> Iterator[str]:
+        for played in self._store.played():
+            yield from (rollout.text for item in played.rollouts for rollout in item.group.rollouts)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The gate."""
+        if self._given.judge is not None:
+            return self._given.judge
+        from spice_enterprise.release.gate import GateJudge
+
+        return GateJudge(self.checks, self.gate_policy)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Signed pointer files in the workspace."""
+        if self._given.registry is not None:
+            return self._given.registry
+        from spice_enterprise.release.registry import FileRegistry
+
+        return FileRegistry(
+            self.config.workspace_dir / "registry", key=self._log_key, policy=self.gate_policy, clock=_now
+        )
+
+    # --- audit ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def audit(self) -> AuditSink:
+        """The transparency log of the workspace."""
+        if self._given.audit is not None:
+            return self._given.audit
+        from spice_enterprise.audit.checkpoints import write_trust_file
+        from spice_enterprise.audit.log import TransparencyLog
+
+        log = TransparencyLog(
+            self.config.workspace_dir / "audit", origin=ORIGIN, key=self._log_key, actor="spice-enterprise", clock=_now
+        )
+        write_trust_file(self.config.workspace_dir / "trust.json", origin=ORIGIN, key=self._log_key, clock=_now)
+        return log
+
+    @cached_property
+    def window(self) -> Window:
+        """MLflow, or nothing when tracking is off."""
+        if self._given.window is not None:
+            return self._given.window
+        if not self.config.tracking.is_enabled:
+            return NoWindow()
+        from spice_enterprise.audit.mlflow_mirror import MlflowMirror
+
+        return MlflowMirror(
+            tracking_uri(self.config),
+            self.config.tracking.experiment,
+            workspace=self.config.workspace_dir,
+            run_dir=self._store.run_dir,
+            run_name=self.config.name,
+        )
+
+
+class NoWindow:
+    """Shows nothing: `tracking.is_enabled: false`."""
+
+    def start(self, params: Mapping[str, str]) -> None:
+        """Show nothing."""
+
+    def log_step(self, step: Step, extra: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+    def log_gate(self, report: GateReport) -> None:
+        """Show nothing."""
+
+    def log_artifacts(self, paths: Sequence[tuple[Path, str]]) -> None:
+        """Show nothing."""
+
+    def register(self, version: AdapterVersion, folder: Path, alias: str) -> None:
+        """Show nothing."""
+
+    def finish(self, status: str) -> None:
+        """Show nothing."""
+
+
+def _now() -> datetime:
+    """Return the wall clock, in UTC: a label on records, never an input to a decision."""
+    return datetime.now(UTC)  # noqa: TID251 - the one place that reads the clock and hands it on

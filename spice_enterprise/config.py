@@ -221,20 +221,26 @@ def _describe(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, mes
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """Return the field names of the (nested) model that `loc` leads to."""
-    current: type[BaseModel] | None = model
+    models = [model]
     for part in loc:
-        if isinstance(part, int) or current is None:
+        if isinstance(part, int):
             continue
-        field = current.model_fields.get(part)
-        current = _model_in(field.annotation) if field is not None else current
-    return list(current.model_fields) if current is not None else []
+        field = next((m.model_fields[part] for m in models if part in m.model_fields), None)
+        # a part that is no field is the tag pydantic adds for the chosen member of a union
+        models = _models_in(field.annotation) if field is not None else [m for m in models if _tag_of(m) == part]
+    return sorted({name for m in models for name in m.model_fields})
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model class inside an annotation such as `tuple[Model, ...]` or `Model | None`."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the model classes inside an annotation such as `tuple[A | B, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg)) is not None), None)
+        return [annotation]
+    return [found for arg in get_args(annotation) for found in _models_in(arg)]
+
+
+def _tag_of(model: type[BaseModel]) -> object:
+    field = model.model_fields.get("type")
+    return get_args(field.annotation)[0] if field is not None else None
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -9,7 +9,7 @@ Not here: how to run (`config.py`). CLI flags cannot change a policy.
 from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -138,7 +138,7 @@ class Complete(Section):
     fields: tuple[Literal["base", "corpus", "config", "exam", "policy"], ...] = Field(min_length=1)
 
 
-CheckRule = Superiority | NonInferiority | Zero | NoOpenAlarm | Complete
+CheckRule = Annotated[Superiority | NonInferiority | Zero | NoOpenAlarm | Complete, Field(discriminator="type")]
 
 
 class GatePolicy(Policy):

@@ -23,7 +23,7 @@ from spice_enterprise.errors import (
     SourceError,
     StaleRolloutError,
 )
-from spice_enterprise.protocols import Corpus, OnMove, OnProgress, Progress, Source
+from spice_enterprise.protocols import Corpus, OnMove, OnProgress, Played, PlayedRollout, Progress, Source
 from spice_enterprise.records import (
     AdapterVersion,
     Alert,
@@ -34,10 +34,14 @@ from spice_enterprise.records import (
     Completion,
     Document,
     Exam,
+    ExamItem,
     GateReport,
+    Outcome,
     Promotion,
     Prompt,
     Rejection,
+    Role,
+    Rollout,
     RolloutGroup,
     Span,
     Step,
@@ -189,6 +193,94 @@ class ExactVerifier:
     def grade(self, task: Task, answer: str) -> bool:
         """Compare."""
         return bool(answer.strip()) and answer.strip().casefold() == task.answer.strip().casefold()
+
+
+class FakePlayer:
+    """Plays each chunk the same way: one valid and one unparsable proposal, one right and one wrong answer.
+
+    `texts` overrides what the reasoner's first answer says at given steps, e.g. to plant a leak.
+    """
+
+    def __init__(self, *, texts: Mapping[int, str] | None = None) -> None:
+        self._texts = dict(texts or {})
+        self.played: list[tuple[int, tuple[str, ...]]] = []
+
+    def play(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> Played:
+        """Return two groups and one task per chunk."""
+        self.played.append((step, tuple(chunk.chunk_id for chunk in chunks)))
+        groups: list[RolloutGroup] = []
+        tasks: list[Task] = []
+        for chunk in chunks:
+            proposals = _group(chunk.chunk_id, version, step, (("What is it?", "valid", 1.0), ("???", "unparsable", -0.1)))
+            task = _task(chunk, proposals.rollouts[0].rollout_id)
+            said = self._texts.get(step, "it")
+            answers = _group(task.task_id, version, step, ((said, "correct", 1.0), ("no", "wrong", 0.0)), role="reasoner")
+            groups += [proposals, answers]
+            tasks.append(task)
+        rollouts = tuple(PlayedRollout(group=group, is_trained=True) for group in groups)
+        return Played(groups=tuple(groups), tasks=tuple(tasks), rollouts=rollouts)
+
+
+def _task(chunk: Chunk, rollout_id: str) -> Task:
+    return Task(
+        chunk_id=chunk.chunk_id,
+        rollout_id=rollout_id,
+        question="What is it?",
+        answer="it",
+        answer_kind="text",
+        task_format="free_form",
+        regime="open_book",
+    )
+
+
+def _group(
+    parent_id: str,
+    version: AdapterVersion,
+    step: int,
+    plays: Sequence[tuple[str, Outcome, float]],
+    role: Role = "challenger",
+) -> RolloutGroup:
+    rollouts = tuple(
+        Rollout(
+            role=role,
+            parent_id=parent_id,
+            adapter_id=version.adapter_id,
+            adapter_digest=version.digest,
+            template_id=f"fake.{role}.v1",
+            step=step,
+            index=index,
+            token_ids=tuple(text.encode()),
+            logprobs=(-0.5,) * len(text.encode()),
+            text=text,
+            stop_reason="stop",
+            outcome=outcome,
+            reason="",
+            reward=reward,
+        )
+        for index, (text, outcome, reward) in enumerate(plays)
+    )
+    return RolloutGroup(role=role, parent_id=parent_id, prompt_token_ids=(1, 2, 3), rollouts=rollouts)
+
+
+class FixedExaminer:
+    """Asks one question about every unseen chunk: what its last word is."""
+
+    def set_exam(self, corpus: Corpus) -> Exam:
+        """Freeze the questions."""
+        items = tuple(
+            ExamItem(
+                document_id=chunk.document_id,
+                chunk_id=chunk.chunk_id,
+                claim="transfer",
+                item_format="cloze",
+                passage=chunk.text,
+                question="What is the last word?",
+                answer=chunk.text.split()[-1],
+                answer_kind="text",
+            )
+            for chunk in corpus.unseen
+        )
+        return Exam(items=items, settings_digest=digest_of("fixed"), corpus_digest=corpus.digest)
 
 
 class FakeTrainer:

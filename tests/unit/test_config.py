@@ -1,0 +1,96 @@
+"""Config: strict, all problems at once, never the value."""
+
+from pathlib import Path
+
+import pytest
+
+from spice_enterprise.config import JobConfig, build_config, load_config, tracking_host, tracking_uri
+from spice_enterprise.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return caught.value
+
+
+def test_defaults_need_only_a_corpus() -> None:
+    assert build_config({"corpus": "docs"}).offline is True
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "c.yaml", "corpus: docs\n"))
+    assert Path(config.corpus) == tmp_path / "docs"
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "corpus: docs\nselfplay: {steps: 3, hint: none}\n")
+    config = load_config(path, {"selfplay.steps": 5})
+    assert (config.selfplay.steps, config.selfplay.hint) == (5, "none")
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    error = problems(write(tmp_path / "c.yaml", "corpus: docs\nselfplay: {stpes: 3}\n"))
+    assert error.problems == ("selfplay.stpes: unknown key, did you mean 'steps'?",)
+    assert error.exit_status() == 2
+
+
+def test_all_problems_come_at_once_without_values(tmp_path: Path) -> None:
+    text = 'corpus: docs\nseed: -1\nname: "SECRET NAME"\nselfplay: {steps: "3", chunks_per_step: 0}\ntraining: {learning_rate: .nan}\n'
+    error = problems(write(tmp_path / "c.yaml", text))
+    paths = {problem.split(":")[0] for problem in error.problems}
+    assert paths == {"seed", "name", "selfplay.steps", "selfplay.chunks_per_step", "training.learning_rate"}
+    assert "SECRET" not in error.explain()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("corpus: a\ncorpus: b\n", ":2:1: duplicate key"),
+        ("a: &x [1]\nb: *x\n", ":2:4: aliases are not allowed"),
+        ("corpus: !!python/object:os.system {}\n", ":1:9: not valid YAML"),
+        ("\tcorpus: a\n", ":1:1: not valid YAML"),
+        ("corpus: a\n---\ncorpus: b\n", "not valid YAML"),
+        ("- a\n", "expected keys and values"),
+        ("", "expected keys and values"),
+    ],
+)
+def test_bad_yaml_says_line_and_column(tmp_path: Path, text: str, where: str) -> None:
+    assert where in problems(write(tmp_path / "c.yaml", text)).message
+
+
+def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"corpus: \xff\xfe")
+    assert "not UTF-8" in problems(path).message
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert problems(tmp_path / "none.yaml").message.endswith("no such file")
+
+
+def test_the_digest_ignores_where_things_lie() -> None:
+    one = build_config({"corpus": "a", "workspace": "w", "name": "x"})
+    two = build_config({"corpus": "b", "workspace": "v", "name": "y"})
+    assert one.digest() == two.digest()
+    assert one.digest() != build_config({"corpus": "a", "seed": 1}).digest()
+
+
+def test_mlflow_uri_from_config_then_environment_then_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    assert tracking_uri(build_config({"corpus": "a"})) == "http://mlflow.example:5000"
+    assert tracking_host(build_config({"corpus": "a"})) == "mlflow.example"
+    assert tracking_uri(build_config({"corpus": "a", "tracking": {"uri": "sqlite:///x.db"}})) == "sqlite:///x.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking_uri(build_config({"corpus": "a"})).endswith("/runs/mlflow.db")
+    assert tracking_host(build_config({"corpus": "a"})) is None
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        JobConfig(corpus="a").seed = 3  # type: ignore[misc]
