@@ -1,0 +1,864 @@
+"""The job report: what a run did, in numbers and ids, as a record, as text, as JSON and as one HTML page.
+
+In: the run's store, its corpus, exam and gate report, and facts about the process.
+Out: `Figures`, and from them a text card, `report.json` and a self-contained `report.html` without scripts.
+Refuses: a run that has no report yet (E_NO_REPORT) when asked to write it again.
+Not here: the officer's report over the audit log (`audit/report.py`). No document text, question or answer is read.
+"""
+
+import html
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from spice_enterprise import durable
+from spice_enterprise.errors import EXIT_USAGE, IntegrityError, StoreError
+from spice_enterprise.protocols import Corpus, Played
+from spice_enterprise.records import (
+    AdapterVersion,
+    Alert,
+    Alias,
+    CheckResult,
+    Exam,
+    GateReport,
+    Promotion,
+    Rollout,
+    Step,
+    Verdict,
+    canonical_json,
+    decode,
+)
+from spice_enterprise.store import RunStore
+
+EDGE_STEPS: Final = 3
+"""Steps that the start and the end of a curve are averaged over."""
+ALIASES: Final[tuple[Alias, ...]] = ("sandbox", "staging", "prod")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the process knows of itself."""
+
+    seconds: tuple[tuple[str, float], ...]
+    """(stage, seconds) of this session; a stage that was finished before takes next to none."""
+    peak_memory_bytes: int
+    connections_attempted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPoint:
+    """One step as the curves show it."""
+
+    number: int
+    challenger_reward: float
+    reasoner_reward: float
+    valid_rate: float
+    pass_rate: float | None
+    """Share of the reasoner's attempts that were right; None when there was no attempt."""
+    kl_nats_per_token: float
+    entropy_nats_per_token: float
+    loss: float
+    is_applied: bool
+    is_restored: bool
+    """The run went back to an earlier adapter after this step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """One record on the road from an adapter to a document."""
+
+    kind: str
+    record_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A run in numbers and ids. Optional numbers are None when there was nothing to take them of."""
+
+    run: str
+    verdict: Verdict | None
+    reasons: tuple[str, ...]
+    documents: int
+    chunks: int
+    train_chunks: int
+    unseen_documents: int
+    rejected: tuple[tuple[str, int], ...]
+    removed: tuple[tuple[str, int], ...]
+    residual_findings: int
+    isolation: str
+    ner_model: str
+    base_model: str | None
+    steps_done: int
+    steps_applied: int
+    tasks: int
+    frontier_tasks: int
+    """Tasks whose attempts were neither all right nor all wrong: the only ones that teach."""
+    valid_rate_start: float | None
+    valid_rate_end: float | None
+    pass_rate_start: float | None
+    pass_rate_end: float | None
+    restores: int
+    is_halted: bool
+    alerts: tuple[Alert, ...]
+    curve: tuple[StepPoint, ...]
+    exam_questions: int
+    exam_documents: int
+    primary: str | None
+    baseline: float | None
+    candidate: float | None
+    gain_low: float | None
+    gain_mean: float | None
+    gain_high: float | None
+    checks: tuple[CheckResult, ...]
+    adapter_id: str | None
+    adapter_digest: str | None
+    adapter_chain: int
+    """Updates between the untrained start and this adapter."""
+    gate_id: str | None
+    alias: Alias | None
+    """The furthest alias that names this adapter, as far as this run knows."""
+    digests: tuple[tuple[str, str], ...]
+    lineage: tuple[Hop, ...]
+    seconds: tuple[tuple[str, float], ...]
+    step_seconds: float
+    """All steps of all sessions."""
+    peak_memory_bytes: int
+    connections_attempted: int
+
+
+def figures_of(store: RunStore, corpus: Corpus, exam: Exam, report: GateReport | None, facts: Facts) -> Figures:
+    """Return the run's figures. Raises `IntegrityError` when a stored record does not decode."""
+    commit = store.last_commit()
+    version = _version(store, report)
+    steps = {step.number: step for step in store.all(Step)}  # a step made twice around a crash: the later one counts
+    alerts = store.all(Alert)
+    played = {number: _tally(item) for number, item in _by_step(store)}
+    curve = tuple(_point(step, played.get(number), alerts) for number, step in sorted(steps.items()))
+    primary = next((r for r in report.results if r.check == report.primary), None) if report else None
+    unseen = {chunk.document_id for chunk in corpus.unseen}
+    return Figures(
+        run=store.run_dir.name,
+        verdict=report.verdict if report else None,
+        reasons=report.reasons if report else (),
+        documents=len(corpus.documents),
+        chunks=len(corpus.chunks),
+        train_chunks=len(corpus.train),
+        unseen_documents=len(unseen),
+        rejected=tuple(sorted(Counter(r.code for r in corpus.rejections).items())),
+        removed=corpus.removed,
+        residual_findings=corpus.residual_findings,
+        isolation=corpus.isolation,
+        ner_model=corpus.ner_model,
+        base_model=version.base_model if version else None,
+        steps_done=len(curve),
+        steps_applied=sum(point.is_applied for point in curve),
+        tasks=sum(tally.tasks for tally in played.values()),
+        frontier_tasks=sum(tally.frontier for tally in played.values()),
+        valid_rate_start=_mean(p.valid_rate for p in curve[:EDGE_STEPS]),
+        valid_rate_end=_mean(p.valid_rate for p in curve[-EDGE_STEPS:]),
+        pass_rate_start=_mean(_known(curve)[:EDGE_STEPS]),
+        pass_rate_end=_mean(_known(curve)[-EDGE_STEPS:]),
+        restores=commit.restores if commit else 0,
+        is_halted=commit.is_halted if commit else False,
+        alerts=alerts,
+        curve=curve,
+        exam_questions=len(exam.items),
+        exam_documents=len({item.document_id for item in exam.items}),
+        primary=report.primary if report else None,
+        baseline=primary.baseline if primary else None,
+        candidate=primary.candidate if primary else None,
+        gain_low=primary.low if primary else None,
+        gain_mean=primary.value if primary else None,
+        gain_high=primary.high if primary else None,
+        checks=report.results if report else (),
+        adapter_id=version.adapter_id if version else None,
+        adapter_digest=version.digest if version else None,
+        adapter_chain=_chain_length(store, version),
+        gate_id=report.gate_id if report else None,
+        alias=_alias(store, version),
+        digests=_digests(corpus, exam, report, version),
+        lineage=_lineage(store, corpus, version),
+        seconds=facts.seconds,
+        step_seconds=math.fsum(step.duration_s for step in steps.values()),
+        peak_memory_bytes=facts.peak_memory_bytes,
+        connections_attempted=facts.connections_attempted,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """What the journal of one step adds up to."""
+
+    tasks: int
+    frontier: int
+    attempts: int
+    correct: int
+
+
+def _tally(played: Played) -> _Tally:
+    groups = [item.group.rollouts for item in played.rollouts if item.group.role == "reasoner"]
+    right = [sum(rollout.outcome == "correct" for rollout in rollouts) for rollouts in groups]
+    return _Tally(
+        tasks=len(played.tasks),
+        frontier=sum(0 < hits < len(rollouts) for hits, rollouts in zip(right, groups, strict=True)),
+        attempts=sum(len(rollouts) for rollouts in groups),
+        correct=sum(right),
+    )
+
+
+def _by_step(store: RunStore) -> Iterator[tuple[int, Played]]:
+    for played in store.played():
+        rollouts = _rollouts(played)
+        if rollouts:
+            yield rollouts[0].step, played
+
+
+def _rollouts(played: Played) -> list[Rollout]:
+    return [rollout for item in played.rollouts for rollout in item.group.rollouts]
+
+
+def _point(step: Step, tally: _Tally | None, alerts: Sequence[Alert]) -> StepPoint:
+    return StepPoint(
+        number=step.number,
+        challenger_reward=step.challenger_reward_mean,
+        reasoner_reward=step.reasoner_reward_mean,
+        valid_rate=1.0 - step.invalid_rate,
+        pass_rate=tally.correct / tally.attempts if tally and tally.attempts else None,
+        kl_nats_per_token=step.kl_nats_per_token,
+        entropy_nats_per_token=step.entropy_nats_per_token,
+        loss=step.loss,
+        is_applied=step.is_applied,
+        is_restored=any(a.step_id == step.step_id and a.severity == "critical" for a in alerts),
+    )
+
+
+def _known(curve: Sequence[StepPoint]) -> list[float]:
+    return [point.pass_rate for point in curve if point.pass_rate is not None]
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return fmean(found) if found else None
+
+
+def _version(store: RunStore, report: GateReport | None) -> AdapterVersion | None:
+    """Return the version that was judged, else the one that stands, unless that is the untrained start."""
+    commit = store.last_commit()
+    adapter_id = report.adapter_id if report else commit.adapter_id if commit else ""
+    found = next((v for v in store.all(AdapterVersion) if v.adapter_id == adapter_id), None)
+    return found if found and found.step_id else None
+
+
+def _chain_length(store: RunStore, version: AdapterVersion | None) -> int:
+    parents = {v.adapter_id: v.parent_adapter_id for v in store.all(AdapterVersion)}
+    length, key = 0, version.adapter_id if version else None
+    while key is not None and (key := parents.get(key)) is not None:
+        length += 1
+    return length
+
+
+def _alias(store: RunStore, version: AdapterVersion | None) -> Alias | None:
+    newest: dict[Alias, Promotion] = {move.alias: move for move in store.all(Promotion)}
+    named = [a for a in ALIASES if version and a in newest and newest[a].adapter_digest == version.digest]
+    return named[-1] if named else None
+
+
+def _digests(
+    corpus: Corpus, exam: Exam, report: GateReport | None, version: AdapterVersion | None
+) -> tuple[tuple[str, str], ...]:
+    found = [("corpus", corpus.digest), ("pii policy", corpus.pii_policy_digest), ("exam", exam.digest)]
+    if version:
+        found += [("adapter", version.digest), ("base model", version.base_digest), ("config", version.config_digest)]
+    if report:
+        found += [("gate policy", report.policy_digest)]
+    return tuple(found)
+
+
+def _lineage(store: RunStore, corpus: Corpus, version: AdapterVersion | None) -> tuple[Hop, ...]:
+    """Return one road back: adapter, step, a rollout of it, its task, chunk and document."""
+    step = next((s for s in store.all(Step) if version and s.step_id == version.step_id), None)
+    if version is None or step is None:
+        return ()
+    hops = [Hop(kind="adapter", record_id=version.adapter_id), Hop(kind="step", record_id=step.step_id)]
+    played = store.journalled(step.number)
+    rollouts = [r for r in _rollouts(played) if r.rollout_id in step.rollout_ids] if played else []
+    # an attempt tells more than a proposal: its task is on the road too
+    rollout = min(rollouts, key=lambda r: r.role != "reasoner", default=None)
+    if played is None or rollout is None:
+        return tuple(hops)
+    hops.append(Hop(kind=f"{rollout.role} rollout", record_id=rollout.rollout_id))
+    task = next((t for t in played.tasks if t.task_id == rollout.parent_id), None)
+    if task:
+        hops.append(Hop(kind="task", record_id=task.task_id))
+    chunk_id = task.chunk_id if task else rollout.parent_id
+    chunk = next((c for c in corpus.chunks if c.chunk_id == chunk_id), None)
+    if chunk:
+        hops += [Hop(kind="chunk", record_id=chunk.chunk_id), Hop(kind="document", record_id=chunk.document_id)]
+    return tuple(hops)
+
+
+# --- as text ----------------------------------------------------------------------------------------------------------
+
+
+def render_text(figures: Figures, *, run_dir: Path | None = None) -> str:
+    """Return the report card. With `run_dir` it also names the report's path, and the workspace in the next command."""
+    title = f" spice-enterprise  {figures.run}"
+    lines = [f"{title:<66}{_connections(figures.connections_attempted)}"]
+    for name, rows in (
+        ("corpus", _corpus_rows(figures)),
+        ("self-play", _play_rows(figures)),
+        ("gate", _gate_rows(figures)),
+        ("figures", _figure_rows(figures)),
+    ):
+        lines += [f" {name if i == 0 else '':<10} {row}" for i, row in enumerate(rows)]
+    lines.append(f" {'verdict':<10} {figures.verdict or 'none: nothing new was learned, so the gate was not asked'}")
+    lines += [f" {'':<10} {reason}" for reason in figures.reasons]
+    if figures.adapter_id:
+        where = f"in {figures.alias}" if figures.alias else "not promoted"
+        lines.append(f" {'adapter':<10} {figures.adapter_id}  {where}")
+    if run_dir is not None:
+        lines.append(f" {'report':<10} {run_dir / 'report.html'}")
+    lines.append(f" {'next':<10} {_next_command(figures, run_dir)}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _connections(attempted: int) -> str:
+    return f"{attempted} outside connection{'' if attempted == 1 else 's'} attempted"
+
+
+def _corpus_rows(figures: Figures) -> list[str]:
+    removed = sum(count for _, count in figures.removed)
+    rows = [
+        f"{figures.documents} documents -> {figures.chunks} chunks   {figures.unseen_documents} documents unseen",
+        f"PII removed {removed} ({len(figures.removed)} kinds)   residual {figures.residual_findings}",
+    ]
+    if figures.rejected:
+        listed = ", ".join(f"{code} {count}" for code, count in figures.rejected)
+        rows.append(f"rejected {sum(count for _, count in figures.rejected)}: {listed}")
+    return rows
+
+
+def _play_rows(figures: Figures) -> list[str]:
+    halted = "   halted" if figures.is_halted else ""
+    rows = [
+        f"{figures.steps_done} steps, {figures.steps_applied} applied   restored {figures.restores}"
+        f"   alerts {len(figures.alerts)}{halted}"
+    ]
+    if figures.steps_done:
+        rows.append(
+            f"valid proposals {_share_text(figures.valid_rate_start)} -> {_share_text(figures.valid_rate_end)}"
+            f"   right answers {_share_text(figures.pass_rate_start)} -> {_share_text(figures.pass_rate_end)}"
+        )
+        rows.append(f"tasks {figures.tasks}   at the frontier {figures.frontier_tasks}")
+    return rows
+
+
+def _gate_rows(figures: Figures) -> list[str]:
+    if not figures.checks:
+        return [f"{figures.exam_questions} questions on {figures.exam_documents} unseen documents; not asked"]
+    wide = max(len(result.check) for result in figures.checks)
+    rows = []
+    for result in figures.checks:
+        values, size = _values_text(result), _size_text(result)
+        rows.append(f"{result.check:<{wide}}  {result.verdict:<12}  {values:<42}{size}")
+    return rows
+
+
+def _values_text(result: CheckResult) -> str:
+    if result.baseline is None or result.candidate is None:
+        return f"{_number(result.value)} (limit {_number(result.limit)})"
+    return f"{_number(result.baseline)} -> {_number(result.candidate)}  {_gain_text(result.value, result.low, result.high)}"
+
+
+def _gain_text(mean: float | None, low: float | None, high: float | None) -> str:
+    between = "" if low is None or high is None else f" [{_signed(low)}, {_signed(high)}]"
+    return f"{_signed(mean)}{between}"
+
+
+def _size_text(result: CheckResult) -> str:
+    clusters = f" in {result.clusters} documents" if result.clusters else ""
+    return f"n={result.n}{clusters}" if result.n else ""
+
+
+def _figure_rows(figures: Figures) -> list[str]:
+    rows = ["   ".join(f"{stage} {_duration(seconds)}" for stage, seconds in figures.seconds)]
+    return [*filter(None, rows), f"peak memory {_bytes(figures.peak_memory_bytes)}"]
+
+
+def _next_command(figures: Figures, run_dir: Path | None) -> str:
+    where = f" --workspace {run_dir.parent}" if run_dir is not None else ""
+    if figures.verdict == "PASS" and figures.alias != ALIASES[-1]:
+        following = ALIASES[ALIASES.index(figures.alias) + 1] if figures.alias else ALIASES[0]
+        return f"spice-enterprise promote {figures.adapter_id} --to {following}{where}"
+    if figures.adapter_id:
+        return f"spice-enterprise trace {figures.adapter_id}{where}"
+    return "more documents or steps, then the same command under another --name"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return {"nan": "not a number"}.get(str(value), str(value))
+    return f"{value:.3g}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}" if math.isfinite(value) else str(value)
+
+
+def _share_text(value: float | None) -> str:
+    return f"{value:.0%}" if value is not None and math.isfinite(value) else "-"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {seconds % 60:02.0f} s"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+# --- as files ---------------------------------------------------------------------------------------------------------
+
+
+def write_report(store: RunStore, figures: Figures) -> tuple[Path, Path]:
+    """Write `report.html` and `report.json` into the run directory; return their paths. Raises `OSError`."""
+    page, data = store.run_dir / "report.html", store.run_dir / "report.json"
+    durable.write_file(page, render_html(figures).encode())
+    durable.write_file(data, canonical_json(figures) + b"\n")
+    return page, data
+
+
+def rewrite_report(store: RunStore) -> tuple[Figures, tuple[Path, Path]]:
+    """Write a finished run's report again from its records, e.g. after a promotion.
+
+    Raises `StoreError` E_NO_REPORT when the run has not been finished, `IntegrityError` when a record is broken.
+    """
+    old = read_figures(store)
+    corpus, exam = store.load("corpus", Corpus), store.load("exam", Exam)
+    if corpus is None or exam is None:
+        raise IntegrityError(f"{store.run_dir}: the corpus or the exam of this run is gone", hint="restore the run directory")
+    facts = Facts(seconds=old.seconds, peak_memory_bytes=old.peak_memory_bytes, connections_attempted=old.connections_attempted)
+    report = next((r for r in store.all(GateReport) if r.gate_id == old.gate_id), None)
+    figures = figures_of(store, corpus, exam, report, facts)
+    return figures, write_report(store, figures)
+
+
+def read_figures(store: RunStore) -> Figures:
+    """Return the figures of the written report. Raises `StoreError` E_NO_REPORT, `IntegrityError` when unreadable."""
+    path = store.run_dir / "report.json"
+    if not path.exists():
+        error = StoreError(f"{store.run_dir}: no report here", code="E_NO_REPORT", hint="finish the run first: the same command")
+        error.exit_code = EXIT_USAGE
+        raise error
+    try:
+        return decode(Figures, json.loads(path.read_bytes()))
+    except ValueError:
+        raise IntegrityError(f"{path.name}: not valid JSON", hint="run the job again to write it") from None
+
+
+Series = tuple[str, Sequence[float | None]]
+"""A name for the legend, and one value per step."""
+
+# --- as a page --------------------------------------------------------------------------------------------------------
+
+_VERDICT_WORDS: Final = {
+    "PASS": "Every check of the policy passed. The adapter may be promoted.",
+    "FAIL": "At least one check of the policy failed. The adapter cannot be promoted.",
+    "INCONCLUSIVE": "No check failed, but the evidence does not suffice. The adapter cannot be promoted.",
+    None: "Nothing new was learned, so the gate was not asked.",
+}
+_VERDICT_SIGNS: Final = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", None: "–"}
+
+_STYLE: Final = """
+:root{--ink:#182230;--soft:#5a6675;--rule:#e2e6ec;--wash:#f6f8fa;--one:#2458b8;--two:#c4560c;--pass:#17713f;--fail:#b3261e;
+--inconclusive:#8a5a00}
+*{box-sizing:border-box}
+body{margin:0;background:#fff;color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
+main{max-width:1020px;margin:0 auto;padding:36px 28px 64px}
+h1{font-size:26px;line-height:1.2;margin:0 0 2px}
+h2{font-size:18px;margin:44px 0 12px;padding-bottom:6px;border-bottom:1px solid var(--rule)}
+h3{font-size:14px;margin:22px 0 6px}
+p{margin:6px 0}.soft{color:var(--soft)}.small{font-size:13px}
+.verdict{border-left:8px solid var(--soft);background:var(--wash);padding:16px 20px;margin:22px 0}
+.verdict b{font-size:30px;line-height:1.15;letter-spacing:.01em;display:block}
+.pass{border-color:var(--pass)}.pass b,td .pass{color:var(--pass)}
+.fail{border-color:var(--fail)}.fail b,td .fail{color:var(--fail)}
+.inconclusive{border-color:var(--inconclusive)}.inconclusive b,td .inconclusive{color:var(--inconclusive)}
+td .pass,td .fail,td .inconclusive{font-weight:650;white-space:nowrap}
+.verdict ul{margin:8px 0 0;padding-left:20px}
+.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:1px;background:var(--rule);border:1px solid var(--rule)}
+.tiles div{background:#fff;padding:12px 14px}
+.tiles b{display:block;font-size:21px;line-height:1.25;font-variant-numeric:tabular-nums}
+.tiles span{color:var(--soft);font-size:13px}
+table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
+th{text-align:left;color:var(--soft);font-weight:600;font-size:13px}
+th,td{padding:6px 10px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top}
+td.n,th.n{text-align:right;white-space:nowrap}td:last-child,th:last-child{padding-right:0}
+code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
+.plots{display:grid;grid-template-columns:1fr 1fr;gap:22px 28px}
+figure{margin:0;break-inside:avoid}figcaption{font-size:14px;font-weight:600;margin-bottom:2px}
+figcaption span{font-weight:400;color:var(--soft)}
+svg{display:block;width:100%;height:auto;overflow:visible}
+svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft)}
+svg text.label{fill:var(--ink);font-size:12px}svg text.bad{fill:var(--fail)}
+ol.road{list-style:none;margin:0;padding:0}
+ol.road li{display:grid;grid-template-columns:150px 1fr;padding:5px 0;border-bottom:1px solid var(--rule)}
+dl{margin:0}dt{font-weight:600;margin-top:10px}dd{margin:0}
+@media (max-width:720px){.plots{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}}
+@media print{main{max-width:none;padding:0}h2{break-after:avoid}.verdict,.tiles,tr{break-inside:avoid}
+body{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+"""
+
+
+def render_html(figures: Figures) -> str:
+    """Return the page: one file, no script, nothing fetched from anywhere."""
+    body = "".join(
+        (
+            _head_section(figures),
+            _tiles(figures),
+            _gate_section(figures),
+            _play_section(figures),
+            _corpus_section(figures),
+            _evidence_section(figures),
+            _reading_section(),
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Job report: {_e(figures.run)}</title><style>{_STYLE}</style></head>\n<body><main>{body}</main></body></html>\n"
+    )
+
+
+def _e(value: object) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _head_section(figures: Figures) -> str:
+    verdict = figures.verdict
+    gain = ""
+    if figures.baseline is not None and figures.candidate is not None:
+        found = _gain_text(figures.gain_mean, figures.gain_low, figures.gain_high)
+        gain = (
+            f"<p><strong>{_e(figures.primary)}</strong>: base {_number(figures.baseline)}, adapter "
+            f"{_number(figures.candidate)}, difference {_e(found)}</p>"
+        )
+    reasons = "".join(f"<li>{_e(reason)}</li>" for reason in figures.reasons)
+    named = f"{_e(figures.adapter_id)}, {_e(figures.alias or 'not promoted')}" if figures.adapter_id else "no adapter"
+    return (
+        f'<h1>Job report: {_e(figures.run)}</h1><p class="soft">{named}, on base model {_e(figures.base_model or "-")}</p>'
+        f'<div class="verdict {(verdict or "none").lower()}"><b>{_VERDICT_SIGNS[verdict]} {verdict or "NO VERDICT"}</b>'
+        f"<p>{_VERDICT_WORDS[verdict]}</p>{gain}{f'<ul>{reasons}</ul>' if reasons else ''}</div>"
+    )
+
+
+def _tiles(figures: Figures) -> str:
+    removed = sum(count for _, count in figures.removed)
+    tiles = (
+        (figures.documents, f"documents read, {sum(n for _, n in figures.rejected)} rejected"),
+        (figures.chunks, f"chunks, {figures.train_chunks} for training"),
+        (removed, f"personal values removed, {figures.residual_findings} left"),
+        (figures.connections_attempted, "outside connections attempted"),
+        (f"{figures.steps_applied} of {figures.steps_done}", f"steps applied, {figures.restores} restored"),
+        (f"{_share_text(figures.valid_rate_start)} → {_share_text(figures.valid_rate_end)}", "valid proposals"),
+        (f"{_share_text(figures.pass_rate_start)} → {_share_text(figures.pass_rate_end)}", "right answers in play"),
+        (_bytes(figures.peak_memory_bytes), "peak memory"),
+    )
+    return f'<div class="tiles">{"".join(f"<div><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in tiles)}</div>'
+
+
+def _gate_section(figures: Figures) -> str:
+    asked = f"{figures.exam_questions} questions on {figures.exam_documents} unseen documents, frozen before the first step."
+    if not figures.checks:
+        return f"<h2>Gate</h2><p>{asked} The gate was not asked.</p>"
+    compared = [r for r in figures.checks if r.baseline is not None and r.candidate is not None]
+    bars = "".join(_compare_plot(result) for result in compared)
+    rows = [
+        (
+            _e(result.check),
+            _verdict_cell(result.verdict),
+            _number(result.baseline),
+            _number(result.candidate),
+            _e(_gain_text(result.value, result.low, result.high) if result in compared else _number(result.value)),
+            _number(result.limit),
+            str(result.n),
+            str(result.clusters),
+            f'<span class="small">{_e(result.detail)}</span>',
+        )
+        for result in figures.checks
+    ]
+    heads = ("check", "verdict", "base", "adapter", "found", "limit", "n", "documents", "detail")
+    return f"<h2>Gate</h2><p>{asked}</p>{bars}{_table(heads, rows, numbers=range(2, 8))}"
+
+
+def _verdict_cell(verdict: Verdict) -> str:
+    return f'<span class="{verdict.lower()}">{_VERDICT_SIGNS[verdict]} {verdict}</span>'
+
+
+def _play_section(figures: Figures) -> str:
+    curve = figures.curve
+    if not curve:
+        return "<h2>Self-play</h2><p>No step was made.</p>"
+    plots = (
+        _line_plot(
+            "Reward",
+            "mean per step",
+            curve,
+            (
+                ("challenger", [p.challenger_reward for p in curve]),
+                ("reasoner", [p.reasoner_reward for p in curve]),
+            ),
+        ),
+        _line_plot(
+            "Valid proposals", "share of the challenger's", curve, (("valid", [p.valid_rate for p in curve]),), is_share=True
+        ),
+        _line_plot(
+            "Right answers", "share of the reasoner's attempts", curve, (("right", [p.pass_rate for p in curve]),), is_share=True
+        ),
+        _line_plot("KL", "sampler against learner, nats per token", curve, _one([p.kl_nats_per_token for p in curve])),
+        _line_plot("Entropy", "nats per token", curve, _one([p.entropy_nats_per_token for p in curve])),
+        _line_plot("Loss", "before any filter or clip", curve, _one([p.loss for p in curve])),
+    )
+    made = (
+        f"<p>{figures.steps_done} steps, {figures.steps_applied} applied, {figures.restores} restored"
+        f"{', halted at the end' if figures.is_halted else ''}; {figures.tasks} tasks, {figures.frontier_tasks} at the frontier; "
+        f"{_duration(figures.step_seconds)} in steps.</p>"
+    )
+    return f'<h2>Self-play</h2>{made}<div class="plots">{"".join(plots)}</div>{_alert_table(figures.alerts)}'
+
+
+def _one(values: Sequence[float | None]) -> tuple[Series]:
+    """Return the series of a plot that needs no legend."""
+    return (("", values),)
+
+
+def _alert_table(alerts: Sequence[Alert]) -> str:
+    if not alerts:
+        return '<h3>Alerts</h3><p class="soft">None.</p>'
+    rows = [
+        (str(a.step), _e(a.severity), _e(a.action), _e(a.monitor), _number(a.value), _number(a.limit), _e(a.reason))
+        for a in alerts
+    ]
+    heads = ("step", "severity", "action", "monitor", "value", "limit", "reason")
+    return f"<h3>Alerts</h3>{_table(heads, rows, numbers=(0, 4, 5))}"
+
+
+def _corpus_section(figures: Figures) -> str:
+    removed = _bar_plot(figures.removed) if figures.removed else '<p class="soft">Nothing was removed.</p>'
+    rejected = (
+        _table(("code", "files"), [(_e(code), str(count)) for code, count in figures.rejected], numbers=(1,))
+        if figures.rejected
+        else '<p class="soft">None.</p>'
+    )
+    return (
+        f"<h2>Corpus</h2><p>{figures.documents} documents, {figures.chunks} chunks, {figures.unseen_documents} documents set "
+        f"apart as unseen. Scanned again after scrubbing: {figures.residual_findings} detectable values left.</p>"
+        f'<p class="soft">Parser isolation: {_e(figures.isolation)}. Name recogniser: {_e(figures.ner_model)}.</p>'
+        f"<h3>Values removed, by kind</h3>{removed}<h3>Files rejected, by code</h3>{rejected}"
+    )
+
+
+def _evidence_section(figures: Figures) -> str:
+    digests = [(_e(name), f"<code>{_e(digest)}</code>") for name, digest in figures.digests]
+    road = "".join(f"<li><span>{_e(hop.kind)}</span><code>{_e(hop.record_id)}</code></li>" for hop in figures.lineage)
+    seconds = [(_e(stage), _e(_duration(value))) for stage, value in figures.seconds]
+    ids = [(name, f"<code>{_e(value)}</code>") for name, value in (("gate report", figures.gate_id),) if value]
+    chain = f"<p>The adapter stands {figures.adapter_chain} updates after the untrained start.</p>" if figures.adapter_id else ""
+    return (
+        f"<h2>Evidence</h2>{chain}<h3>Digests</h3>{_table(('of', 'digest'), [*digests, *ids])}"
+        f"<h3>One road from the adapter to a document</h3>"
+        + (f'<ol class="road">{road}</ol>' if road else '<p class="soft">No adapter, no road.</p>')
+        + f"<h3>Time in the last session</h3>{_table(('stage', 'took'), seconds, numbers=(1,))}"
+    )
+
+
+def _reading_section() -> str:
+    terms = (
+        (
+            "Verdict",
+            "PASS, FAIL or INCONCLUSIVE, decided by the gate policy alone; the worst check decides. Only PASS can be promoted.",
+        ),
+        (
+            "Difference and its interval",
+            "Adapter minus base, on the same questions. The interval is taken over documents, because answers about one document"
+            " go wrong together. An interval that touches zero shows no gain.",
+        ),
+        (
+            "Unseen documents",
+            "Whole documents that training never read. The questions on them were frozen before the first step.",
+        ),
+        (
+            "Rewards",
+            "Both roles move together, so a rising reward is no evidence of learning. Only the exam is.",
+        ),
+        (
+            "KL",
+            "How far the sampler's probabilities are from the learner's. It should stay near zero: the adapter that played is the"
+            " one that learns.",
+        ),
+        ("Restored", "A critical alert undid that step: the run went on from the last good adapter."),
+        (
+            "Outside connections",
+            "Attempts of this process to reach anything but this machine. Document parsers run in children without a network.",
+        ),
+    )
+    return f"<h2>How to read this</h2><dl>{''.join(f'<dt>{_e(t)}</dt><dd>{_e(d)}</dd>' for t, d in terms)}</dl>"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
+    """Return a table. Cells are HTML already; `numbers` are the columns to align right."""
+    right = frozenset(numbers)
+    head = "".join(f"<th{_align(i, right)}>{_e(name)}</th>" for i, name in enumerate(heads))
+    body = "".join(f"<tr>{''.join(f'<td{_align(i, right)}>{cell}</td>' for i, cell in enumerate(row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _align(column: int, right: frozenset[int]) -> str:
+    return ' class="n"' if column in right else ""
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+COLOURS: Final = ("var(--one)", "var(--two)")
+DASHES: Final = ("", ' stroke-dasharray="6 3"')
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 470, 190, 44, 10, 20, 26
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Maps steps and values to the points of a plot."""
+
+    first: int
+    last: int
+    low: float
+    high: float
+
+    def x(self, step: float) -> float:
+        span = max(1, self.last - self.first)
+        share = (step - self.first) / span if self.last > self.first else 0.5
+        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _line_plot(title: str, unit: str, curve: Sequence[StepPoint], series: Sequence[Series], *, is_share: bool = False) -> str:
+    """Return one small plot over steps, with a mark where the run went back and a cross where a value is not finite."""
+    finite = [v for _, values in series for v in values if v is not None and math.isfinite(v)]
+    ticks = [0.0, 0.5, 1.0] if is_share else _ticks(min(finite, default=0.0), max(finite, default=1.0))
+    frame = _Frame(curve[0].number, curve[-1].number, ticks[0], ticks[-1])
+    parts = [*_axes(frame, ticks), *_restores(frame, curve)]
+    for (_, values), colour, dash in zip(series, COLOURS, DASHES, strict=False):
+        parts += _line(frame, curve, values, colour, dash)
+    legend = _legend([name for name, _ in series]) if len(series) > 1 else ""
+    label = f"{title} by step, {unit}"
+    return (
+        f"<figure><figcaption>{_e(title)} <span>{_e(unit)}</span></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_e(label)}">{"".join(parts)}{legend}</svg></figure>'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return three to six round values that enclose the range."""
+    if high - low < 1e-12:
+        pad = abs(high) * 0.5 or 0.5
+        low, high = low - pad, high + pad
+    raw = (high - low) / 3
+    power = 10.0 ** math.floor(math.log10(raw))
+    size = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+    first, last = math.floor(low / size), math.ceil(high / size)
+    return [round(i * size, 12) for i in range(first, last + 1)]
+
+
+def _axes(frame: _Frame, ticks: Sequence[float]) -> Iterator[str]:
+    for tick in ticks:
+        y = frame.y(tick)
+        yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="var(--rule)"/>'
+        yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{tick:g}</text>'
+    for step in sorted({frame.first, (frame.first + frame.last) // 2, frame.last}):
+        yield f'<text x="{frame.x(step)}" y="{HEIGHT - 8}" text-anchor="middle">{step}</text>'
+
+
+def _restores(frame: _Frame, curve: Sequence[StepPoint]) -> Iterator[str]:
+    for point in curve:
+        if point.is_restored:
+            x = frame.x(point.number)
+            yield f'<line x1="{x}" x2="{x}" y1="{TOP - 4}" y2="{HEIGHT - BOTTOM}" stroke="var(--fail)" stroke-dasharray="2 3"/>'
+            yield f'<text x="{x}" y="{TOP - 8}" text-anchor="middle" class="bad">↩<title>restored</title></text>'
+
+
+def _line(frame: _Frame, curve: Sequence[StepPoint], values: Sequence[float | None], colour: str, dash: str) -> Iterator[str]:
+    run: list[tuple[float, float]] = []
+    for point, value in [*zip(curve, values, strict=True), (None, None)]:
+        if point is not None and value is not None and math.isfinite(value):
+            run.append((frame.x(point.number), frame.y(value)))
+            continue
+        if point is not None and value is not None:
+            yield f'<text class="bad" x="{frame.x(point.number)}" y="{HEIGHT - BOTTOM - 3}" text-anchor="middle">✕</text>'
+        yield from _stroke(run, colour, dash)
+        run = []
+
+
+def _stroke(run: Sequence[tuple[float, float]], colour: str, dash: str) -> Iterator[str]:
+    if len(run) == 1:
+        yield f'<circle cx="{run[0][0]}" cy="{run[0][1]}" r="3" fill="{colour}"/>'
+    elif run:
+        points = " ".join(f"{x},{y}" for x, y in run)
+        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round"{dash}/>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    parts = []
+    for i, (name, colour, dash) in enumerate(zip(names, COLOURS, DASHES, strict=False)):
+        x = WIDTH - RIGHT - 90 * (len(names) - i)
+        parts.append(f'<line x1="{x}" x2="{x + 18}" y1="8" y2="8" stroke="{colour}" stroke-width="2"{dash}/>')
+        parts.append(f'<text class="label" x="{x + 23}" y="12">{_e(name)}</text>')
+    return "".join(parts)
+
+
+def _compare_plot(result: CheckResult) -> str:
+    """Return two bars, base and adapter; the whisker is the interval of the difference, seen from the base."""
+    base, adapter = result.baseline or 0.0, result.candidate or 0.0
+    ends = [base + bound for bound in (result.low, result.high) if bound is not None and math.isfinite(bound)]
+    top = max(1.0 if max(base, adapter) <= 1.0 else 0.0, base, adapter, *ends) or 1.0
+    scale = 640 / top
+    rows = []
+    for y, name, value, colour in ((8, "base", base, "#9aa7b8"), (38, "adapter", adapter, "var(--one)")):
+        rows.append(f'<text class="label" x="84" y="{y + 15}" text-anchor="end">{name}</text>')
+        rows.append(f'<rect x="92" y="{y}" width="{max(0.0, value) * scale:.1f}" height="22" fill="{colour}"/>')
+        rows.append(f'<text class="label" x="960" y="{y + 15}" text-anchor="end">{_number(value)}</text>')
+    if len(ends) == 2:
+        left, right = (92 + max(0.0, end) * scale for end in ends)
+        rows.append(
+            f'<path d="M{left:.1f} 49H{right:.1f}M{left:.1f} 43v12M{right:.1f} 43v12" stroke="var(--ink)" stroke-width="1.6"/>'
+        )
+    label = f"{result.metric}: base {_number(base)}, adapter {_number(adapter)}"
+    return (
+        f"<figure><figcaption>{_e(result.check)} <span>{_e(result.metric)}; the whisker is the interval of the difference"
+        f'</span></figcaption><svg viewBox="0 0 964 68" role="img" aria-label="{_e(label)}">{"".join(rows)}</svg></figure>'
+    )
+
+
+def _bar_plot(counts: Sequence[tuple[str, int]]) -> str:
+    ordered = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+    most = max(1, ordered[0][1])
+    rows = []
+    for i, (name, count) in enumerate(ordered):
+        y, width = i * 22, count / most * 640
+        rows.append(f'<text class="label" x="204" y="{y + 14}" text-anchor="end">{_e(name)}</text>')
+        rows.append(f'<rect x="212" y="{y + 3}" width="{width:.1f}" height="15" fill="var(--one)"/>')
+        rows.append(f'<text x="{218 + width:.1f}" y="{y + 14}">{count}</text>')
+    return f'<svg viewBox="0 0 964 {len(ordered) * 22}" role="img" aria-label="values removed by kind">{"".join(rows)}</svg>'
