@@ -1,0 +1,62 @@
+"""A cheap look at everything the models wrote in a step.
+
+In: the rollouts of one step and a `Detector`.
+Out: critical alerts that count canaries and personal data; never the values.
+Refuses: to go on unseeing: a detector that breaks is itself an alert that halts.
+Not here: the release's own look (`release/leak_checks.py`), copies of training text.
+
+Placeholders (`[PERSON_17]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
+prose (names, places, dates): a hit there says nothing about the corpus.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from spice_enterprise.protocols import Detector
+from spice_enterprise.records import Action, Alert, RolloutGroup, Step
+
+CANARY: Final = re.compile(r"CANARY-[0-9a-f]{16}")
+PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z0-9_]*\]|<[A-Z][A-Z0-9_]*>")
+PROSE_KINDS: Final = frozenset(
+    {"PERSON", "NAME", "LOCATION", "GPE", "ORGANIZATION", "ORG", "NRP", "DATE", "DATE_TIME", "TIME", "AGE", "URL", "TITLE"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeakMonitor:
+    """The default leakage `Monitor`."""
+
+    detector: Detector
+
+    def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
+        """Return an alert per kind of leak found in this step's rollouts. Does not raise."""
+        texts = [rollout.text for group in groups for rollout in group.rollouts]
+        canaries = {found for text in texts for found in CANARY.findall(text)}
+        alerts = [_alert(step, "canary", len(canaries), "restore", "planted canaries were written")] if canaries else []
+        try:
+            personal = {value for text in texts for value in self._personal_data(text)}
+        except Exception as error:  # noqa: BLE001 - a monitor must not raise, and must not look away either
+            return [*alerts, _alert(step, "leak_detector", 1, "halt", f"the detector failed with {type(error).__name__}")]
+        if personal:
+            alerts.append(_alert(step, "personal_data", len(personal), "restore", "detectable personal data was written"))
+        return alerts
+
+    def _personal_data(self, text: str) -> set[str]:
+        bare = PLACEHOLDER.sub(lambda match: " " * len(match.group()), text)
+        spans = (span for span in self.detector.detect(bare) if span.entity.upper() not in PROSE_KINDS)
+        return {value for span in spans if (value := bare[span.start : span.end].strip()) and not CANARY.fullmatch(value)}
+
+
+def _alert(step: Step, monitor: str, count: int, action: Action, reason: str) -> Alert:
+    return Alert(
+        step_id=step.step_id,
+        step=step.number,
+        monitor=monitor,
+        value=float(count),
+        limit=0.0,
+        severity="critical",
+        action=action,
+        reason=reason,
+    )

@@ -1,0 +1,194 @@
+"""Set the exam: questions made by code from verbatim facts of documents that training never sees.
+
+In: the corpus, before the first step.
+Out: a frozen `Exam` under one digest, and the prompts it is asked with.
+Refuses: chunks of the training split; rollouts (no function here takes one, only text to compare with); an empty exam.
+Not here: asking and grading (`evaluation.py`).
+
+Half of the questions are clozes (write the missing value), half choices (the likeliest of four values of one kind).
+Distractors come from other unseen documents: values of training documents would be more or less likely for having been
+trained on, which is not what is measured.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from spice_enterprise.config import ExamConfig
+from spice_enterprise.errors import ReleaseError
+from spice_enterprise.protocols import Corpus
+from spice_enterprise.records import Chunk, Exam, ExamItem, Message, Prompt, digest_of
+from spice_enterprise.release.facts import BLANK, Fact, find_facts, values_of
+from spice_enterprise.seeding import stream
+
+EXAM_VERSION: Final = "exam/v1"
+OPTIONS: Final = 4
+NGRAM_WORDS: Final = 13
+
+INSTRUCTION: Final = f"Write only what belongs in the blank {BLANK}. Answer with a few words, not a sentence."
+EXAMPLE_PASSAGE: Final = "The harbour office opened on 4 May 1931. Its first keeper served for 12 years."
+EXAMPLE_QUESTION: Final = f"The harbour office opened on {BLANK}."
+EXAMPLE_ANSWER: Final = "4 May 1931"
+
+Pool = Mapping[tuple[str, str], Sequence[tuple[str, str]]]
+"""(kind, form) to the (value, document_id) pairs that unseen documents hold; form "" is every form of the kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactExaminer:
+    """The default `Examiner`: no model takes part, so none can be examined on its own questions."""
+
+    config: ExamConfig
+    seed: int
+
+    def set_exam(self, corpus: Corpus) -> Exam:
+        """Freeze the questions. The same corpus, settings and seed give the same exam.
+
+        Raises `ReleaseError` (`E_EXAM_EMPTY`) when the unseen documents hold no usable fact.
+        """
+        pool = _value_pool(corpus.unseen)
+        by_document: dict[str, list[Chunk]] = defaultdict(list)
+        for chunk in corpus.unseen:
+            by_document[chunk.document_id].append(chunk)
+        queues = [self._items_of(by_document[document], pool, turn) for turn, document in enumerate(sorted(by_document))]
+        items = _take_in_turns(queues, self.config.max_questions)
+        if not items:
+            raise ReleaseError(
+                f"no question can be made from {len(by_document)} unseen document(s)",
+                code="E_EXAM_EMPTY",
+                hint="add documents that state dates, amounts, numbers or identifiers in full sentences",
+            )
+        return Exam(items=items, settings_digest=self.settings_digest(), corpus_digest=corpus.digest)
+
+    def settings_digest(self) -> str:
+        """`sha256:` over everything besides the items that decides an answer: settings, seed, prompts."""
+        prompts = (INSTRUCTION, EXAMPLE_PASSAGE, EXAMPLE_QUESTION, EXAMPLE_ANSWER)
+        return digest_of([EXAM_VERSION, self.config.model_dump(mode="json"), self.seed, prompts])
+
+    def _items_of(self, chunks: Sequence[Chunk], pool: Pool, turn: int) -> list[ExamItem]:
+        """Return the questions of the `turn`-th document, formats in turn, drawn over all its chunks."""
+        found = [(chunk, fact) for chunk in chunks for fact in find_facts(chunk.text)]
+        draw = stream(self.seed, "exam", chunks[0].document_id)
+        draw.shuffle(found)
+        found.sort(key=lambda pair: pair[1].kind == "name")  # names are common and easy: they fill up, values come first
+        items: list[ExamItem] = []
+        for chunk, fact in found[: self.config.questions_per_document]:
+            options = self._options(chunk, fact, pool) if (turn + len(items)) % 2 else ()
+            items.append(_item(chunk, fact, options))
+        return items
+
+    def _options(self, chunk: Chunk, fact: Fact, pool: Pool) -> tuple[str, ...]:
+        """Return the answer among three values of its kind from other documents; nothing when there are too few."""
+        others: list[str] = []
+        for form in (fact.form, ""):
+            held = sorted({value for value, document in pool.get((fact.kind, form), ()) if document != chunk.document_id})
+            draw = stream(self.seed, "options", chunk.chunk_id, fact.value, form)
+            draw.shuffle(held)
+            others += [value for value in held if value not in others and _is_distractor(value, fact, chunk)]
+        if len(others) < OPTIONS - 1:
+            return ()
+        options = [fact.value, *others[: OPTIONS - 1]]
+        stream(self.seed, "order", chunk.chunk_id, fact.value).shuffle(options)
+        return tuple(options)
+
+
+def _item(chunk: Chunk, fact: Fact, options: tuple[str, ...]) -> ExamItem:
+    return ExamItem(
+        document_id=chunk.document_id,
+        chunk_id=chunk.chunk_id,
+        claim="transfer",
+        item_format="choice" if options else "cloze",
+        passage=chunk.text,
+        question=fact.question,
+        answer=fact.value,
+        answer_kind=fact.answer_kind,
+        options=options,
+    )
+
+
+def _value_pool(chunks: Sequence[Chunk]) -> Pool:
+    pool: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for chunk in chunks:
+        for kind, form, value in values_of(chunk.text):
+            pool[kind, form].append((value, chunk.document_id))
+            if form and kind != "cell":  # values of two different keys are not of one kind
+                pool[kind, ""].append((value, chunk.document_id))
+    return pool
+
+
+def _is_distractor(value: str, fact: Fact, chunk: Chunk) -> bool:
+    """A wrong answer, and not one that the passage itself offers."""
+    return _plain(value) != _plain(fact.value) and value not in chunk.text
+
+
+def _plain(value: str) -> str:
+    return re.sub(r"[\s,.]", "", value).casefold()
+
+
+def _take_in_turns(queues: Sequence[Sequence[ExamItem]], limit: int) -> tuple[ExamItem, ...]:
+    """Take one question of each document in turn up to `limit`, never one question twice; boilerplate repeats itself."""
+    taken: list[ExamItem] = []
+    asked: set[str] = set()
+    for turn in range(max(map(len, queues), default=0)):
+        for item in (queue[turn] for queue in queues if turn < len(queue)):
+            if item.question not in asked and len(taken) < limit:
+                asked.add(item.question)
+                taken.append(item)
+    return tuple(sorted(taken, key=lambda item: (item.document_id, item.item_id)))
+
+
+# --- the prompt -------------------------------------------------------------------------------------------------------
+
+
+def exam_prompt(item: ExamItem, *, with_passage: bool, answer_tokens: int) -> Prompt:
+    """Return the one-shot, greedy prompt of a question. Not the self-play prompt: that one is trained on."""
+    return Prompt(
+        messages=(
+            Message(speaker="user", content=_ask(EXAMPLE_QUESTION, EXAMPLE_PASSAGE if with_passage else None)),
+            Message(speaker="assistant", content=EXAMPLE_ANSWER),
+            Message(speaker="user", content=_ask(item.question, item.passage if with_passage else None)),
+        ),
+        template_id=f"{EXAM_VERSION}/{'with' if with_passage else 'without'}-passage",
+        max_new_tokens=answer_tokens,
+        temperature=0.0,
+        stop=("\n",),
+    )
+
+
+def _ask(question: str, passage: str | None) -> str:
+    shown = f"Passage:\n{passage}\n\n" if passage is not None else ""
+    return f"{shown}{INSTRUCTION}\n{question}"
+
+
+# --- contamination ----------------------------------------------------------------------------------------------------
+
+
+def overlapping_ids(exam: Exam, texts: Iterable[str]) -> frozenset[str]:
+    """Return the items whose statement shares 13 words in a row with one of `texts`; shorter ones are compared whole."""
+    grams: dict[int, dict[tuple[str, ...], set[str]]] = defaultdict(lambda: defaultdict(set))
+    for item in exam.items:
+        words = _words(item.question.replace(BLANK, item.answer))
+        size = min(NGRAM_WORDS, len(words))
+        for gram in _ngrams(words, size):
+            grams[size][gram].add(item.item_id)
+    hit: set[str] = set()
+    for text in texts:
+        words = _words(text)
+        for size, known in grams.items():
+            hit.update(*(known[gram] for gram in _ngrams(words, size) if gram in known))
+    return frozenset(hit)
+
+
+def overlapping_items(exam: Exam, texts: Iterable[str]) -> int:
+    """Return how many items share 13 words in a row with one of `texts`."""
+    return len(overlapping_ids(exam, texts))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)] if size else []
