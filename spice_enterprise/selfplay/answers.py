@@ -1,0 +1,236 @@
+r"""Extract a short answer from model text and grade it against the reference.
+
+In: what a model wrote, and a task.
+Out: the answer text (`extract_answer`) and a verdict by answer kind (`KindVerifier`).
+Refuses: nothing loudly. Whatever cannot be read is wrong, an empty answer is never right, and nothing here raises.
+Not here: symbolic mathematics, and judging by a model.
+
+An answer must *be* the value, not a sentence around it: "45 days" is right for "45", "It is 45 days" is not. Everything
+is one pass over at most `MAX_CHARS` characters, so hostile output cannot make grading slow.
+"""
+
+import re
+import unicodedata
+from datetime import date
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from spice_enterprise.records import AnswerKind, Task
+
+MAX_CHARS: Final = 4_000
+MAX_DIGITS: Final = 40
+
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
+_ARTICLES: Final = frozenset({"a", "an", "the"})
+_CURRENCIES: Final = {
+    "€": "eur", "eur": "eur", "euro": "eur", "$": "usd", "us$": "usd", "usd": "usd", "dollar": "usd",
+    "£": "gbp", "gbp": "gbp", "chf": "chf", "¥": "jpy", "jpy": "jpy", "yen": "jpy",
+}  # fmt: skip
+_SCALES: Final = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH: Final = r"(?P<month>jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]{0,6}\.?"
+
+_FRACTION_MACRO: Final = re.compile(r"\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
+_LETTER: Final = re.compile(r"\(?([A-Za-z])(?:[).:](?:\s.*)?)?", re.DOTALL)
+_NUMBER: Final = re.compile(
+    r"(?P<before>[€$£¥]|us\$|(?:eur|usd|gbp|chf|jpy)\b)?\s?(?P<sign>[-+−]?)\s?"
+    r"(?P<digits>\d[\d.,'\u2019\u00a0\u202f ]*\d|\d|\.\d+)"
+    r"(?:\s?/\s?(?P<below>\d{1,40}))?\s?(?P<after>[^\d]{0,40})"
+)
+_DAY_MONTH: Final = re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?(?:\s+of)?\s+{_MONTH},?\s+(?P<year>\d{{4}})")
+_MONTH_DAY: Final = re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}})")
+_ISO: Final = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
+_NUMERIC_DATE: Final = re.compile(r"(\d{1,2})[./-](\d{1,2})[./-](\d{4})")
+
+
+class Quantity(NamedTuple):
+    """A number and its unit in one spelling (`""` when none was given)."""
+
+    value: Fraction
+    unit: str
+
+
+def last_box(text: str) -> str | None:
+    r"""Return the content of the last `\boxed{...}` whose braces balance, or None."""
+    open_at: list[int] = []
+    found: tuple[int, int] | None = None
+    for match in re.finditer(r"\\boxed\s?\{|\\.|[{}]", text, re.DOTALL):
+        brace = match.group()
+        if brace == "}" and open_at:
+            start = open_at.pop()
+            if start >= 0 and (found is None or start > found[0]):
+                found = (start, match.start())
+        elif brace.endswith("{") and brace != "\\{":
+            open_at.append(match.end() if brace != "{" else -1)
+    return text[slice(*found)] if found else None
+
+
+def extract_answer(text: str, kind: AnswerKind) -> str:
+    r"""Return the answer in model output: the last `\boxed{}`, else the first line after the last "Answer:", else the first line.
+
+    Quotes and a final full stop are stripped; for `choice` a bare letter is returned where there is one.
+    """
+    text = text[:MAX_CHARS]
+    boxed = last_box(text)
+    if boxed is None:
+        tail = text[match.end() :] if (match := _last_marker(text)) else text
+        boxed = next((line for line in tail.splitlines() if line.strip()), "")
+    answer = strip_wrapping(boxed)
+    if kind == "choice":
+        return letter_of(answer) or answer
+    return answer
+
+
+def _last_marker(text: str) -> re.Match[str] | None:
+    matches = list(re.finditer(r"\banswer\s?(?:is\s?)?:", text, re.IGNORECASE))
+    return matches[-1] if matches else None
+
+
+def strip_wrapping(text: str) -> str:
+    r"""Drop LaTeX wrappers, surrounding quotes and a final full stop."""
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\[()\[\],;! ]|(?<!\w)\$(?=[^$\d])|\$$", " ", text)
+    return text.strip().strip(_QUOTES).strip().rstrip(".").rstrip().strip(_QUOTES).strip()
+
+
+def letter_of(text: str) -> str:
+    """Return the option letter of "B", "(B)", "b." or "B) 45 days"; `""` for anything else, such as "Boron"."""
+    match = _LETTER.fullmatch(text.strip())
+    return match.group(1).upper() if match else ""
+
+
+def normalise(text: str) -> str:
+    """Return `text` without case, articles, punctuation and extra whitespace; what is only those stays as it is."""
+    folded = unicodedata.normalize("NFKC", text[:MAX_CHARS]).casefold()
+    words = "".join(c if c.isalnum() else "" if c in "'\u2019" else " " for c in folded).split()
+    kept = [word for word in words if word not in _ARTICLES]
+    return " ".join(kept) or " ".join(folded.split())
+
+
+def read_number(text: str) -> Quantity | None:
+    r"""Read one number: thousands separators, currency, unit, percent, `1/2` and `\frac{1}{2}`; None when it is not just that."""
+    plain = _FRACTION_MACRO.sub(r"\1/\2", text[:MAX_CHARS]).replace("\\%", "%").replace("\\$", "$")
+    match = _NUMBER.fullmatch(plain.strip().casefold())
+    if match is None:
+        return None
+    value = _decimal(match["digits"])
+    unit, scale = _unit(match["before"] or "", match["after"])
+    if value is None or unit is None or (match["below"] and int(match["below"]) == 0):
+        return None
+    value = value * scale / int(match["below"] or 1)
+    return Quantity(-value if match["sign"] in ("-", "−") and match["sign"] else value, unit)
+
+
+def _decimal(digits: str) -> Fraction | None:
+    """Read "12,480.50", "12.480,50", "12 480" or "0.5"; a lone separator before three digits is a thousands comma."""
+    digits = re.sub(r"(?<=\d)['\u2019\u00a0\u202f ](?=\d{3}(?:\D|$))", "", digits)
+    if len(digits) > MAX_DIGITS or re.search(r"[^\d.,]", digits):
+        return None
+    if "," in digits and "." in digits:
+        thousands, point = (",", ".") if digits.rfind(".") > digits.rfind(",") else (".", ",")
+        digits = digits.replace(thousands, "").replace(point, ".")
+    elif digits.count(".") > 1:
+        digits = digits.replace(".", "") if re.fullmatch(r"\d{1,3}(?:\.\d{3})+", digits) else digits
+    elif "," in digits:
+        digits = digits.replace(",", "" if re.fullmatch(r"\d{1,3}(?:,\d{3})+", digits) else ".")
+    return Fraction(digits) if re.fullmatch(r"\d*\.?\d+", digits) else None
+
+
+def _unit(before: str, after: str) -> tuple[str | None, int]:
+    """Return (unit, scale); unit None when the words around the number are no unit."""
+    words = [word.strip(".,;") for word in after.split()]
+    scale = 1
+    if words and words[0] in _SCALES:
+        scale = _SCALES[words.pop(0)]
+    if len(words) > 3:
+        return None, scale
+    named = [
+        _canonical_unit(word)
+        for word in (before, *words)
+        if word and word not in ("of", "per", "a", "an", "the", "each", "every")
+    ]
+    return " ".join(dict.fromkeys(named)), scale
+
+
+def _canonical_unit(word: str) -> str:
+    if word in ("percent", "%"):
+        return "%"
+    word = word[:-1] if len(word) > 3 and word.endswith("s") else word
+    return _CURRENCIES.get(word, word)
+
+
+def read_date(text: str) -> date | None:
+    """Read an ISO date, "3 May 2027", "May 3, 2027" or a numeric date that has only one reading; None otherwise."""
+    plain = " ".join(text[:100].casefold().split())
+    if match := _ISO.fullmatch(plain):
+        return _date(*(int(part) for part in match.groups()))
+    if match := _DAY_MONTH.fullmatch(plain) or _MONTH_DAY.fullmatch(plain):
+        return _date(int(match["year"]), _MONTHS.index(match["month"][:3]) + 1, int(match["day"]))
+    if match := _NUMERIC_DATE.fullmatch(plain):
+        first, second, year = (int(part) for part in match.groups())
+        readings = {found for found in (_date(year, second, first), _date(year, first, second)) if found}
+        return readings.pop() if len(readings) == 1 else None
+    return None
+
+
+def _date(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
+
+
+def kind_of(answer: str) -> AnswerKind:
+    """Return how a free-form reference answer is to be graded."""
+    if read_date(answer) is not None:
+        return "date"
+    return "number" if read_number(answer) is not None else "text"
+
+
+def is_same(expected: str, given: str, kind: AnswerKind) -> bool:
+    """Compare two free-form answers; a value that cannot be read as its kind is compared as text."""
+    if not expected.strip() or not given.strip():
+        return False
+    if normalise(expected) == normalise(given):
+        return _same_sign(expected, given) if kind == "number" else True
+    if kind == "number":
+        return _same_quantity(read_number(expected), read_number(given))
+    if kind == "date":
+        return (first := read_date(expected)) is not None and first == read_date(given)
+    return False
+
+
+def _same_sign(expected: str, given: str) -> bool:
+    first, second = read_number(expected), read_number(given)
+    return (first is None and second is None) or _same_quantity(first, second)
+
+
+def _same_quantity(first: Quantity | None, second: Quantity | None) -> bool:
+    """Units may be missing or said more fully ("euros" and "euros per month"), but not differ."""
+    if first is None or second is None or first.value != second.value:
+        return False
+    ours, theirs = set(first.unit.split()), set(second.unit.split())
+    return ours <= theirs or theirs <= ours
+
+
+class KindVerifier:
+    """Grades by answer kind; the default `Verifier`."""
+
+    def grade(self, task: Task, answer: str) -> bool:
+        """True when `answer` is right. Never raises."""
+        expected, given = strip_wrapping(task.answer[:MAX_CHARS]), strip_wrapping(answer[:MAX_CHARS])
+        if task.answer_kind == "choice":
+            return _is_option(task, given)
+        return is_same(expected, given, task.answer_kind)
+
+
+def _is_option(task: Task, given: str) -> bool:
+    """The letter, or word for word the option that it stands for."""
+    gold = letter_of(task.answer)
+    if not gold or not given:
+        return False
+    if letter := letter_of(given):
+        return letter == gold
+    place = LETTERS.index(gold)
+    return place < len(task.options) and normalise(task.options[place]) == normalise(given)

@@ -1,0 +1,170 @@
+import time
+from datetime import date
+from fractions import Fraction
+
+import pytest
+
+from spice_enterprise.selfplay.answers import (
+    KindVerifier,
+    extract_answer,
+    is_same,
+    kind_of,
+    last_box,
+    normalise,
+    read_date,
+    read_number,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (" 45 days", "45 days"),
+        ("45 days.\nThe text says so.", "45 days"),
+        ("Let me think: 30?\nAnswer: 45 days\n", "45 days"),
+        ("Answer: 3\nAnswer: 4", "4"),
+        ("The answer is: 'Brno'.", "Brno"),
+        (r"so \boxed{12} or rather \boxed{\frac{1}{2}} it is", r"\frac{1}{2}"),
+        (r"\boxed{3} and \boxed{4", "3"),
+        (r"$\boxed{\text{Brno}}$", "Brno"),
+        ("\n\n  \n", ""),
+        ("", ""),
+        ("**P-204**", "P-204"),
+    ],
+)
+def test_extraction(text, answer):
+    assert extract_answer(text, "text") == answer
+
+
+@pytest.mark.parametrize(("text", "letter"), [(" B", "B"), ("(b)", "B"), ("B. 45 days", "B"), (r"\boxed{B}", "B"), ("Boron", "Boron")])
+def test_extraction_of_letters(text, letter):
+    assert extract_answer(text, "choice") == letter
+
+
+def test_boxes_nest_and_balance():
+    assert last_box(r"\boxed{a{b}c}") == "a{b}c"
+    assert last_box(r"\boxed{\}}") == r"\}"
+    assert last_box(r"\boxed{open") is None
+    assert last_box("no box } at all {") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("12,480", 12480, ""),
+        ("12,480 euros", 12480, "eur"),
+        ("€12,480.50", Fraction("12480.5"), "eur"),
+        ("EUR 12.480,50", Fraction("12480.5"), "eur"),
+        ("12 480", 12480, ""),
+        ("1.5%", Fraction("1.5"), "%"),
+        (r"1.5\%", Fraction("1.5"), "%"),
+        ("1.5 percent", Fraction("1.5"), "%"),
+        ("1/2", Fraction(1, 2), ""),
+        (r"\frac{1}{2}", Fraction(1, 2), ""),
+        (".5", Fraction(1, 2), ""),
+        ("0,5", Fraction(1, 2), ""),
+        ("-7", -7, ""),
+        ("2.4 million euros", 2_400_000, "eur"),
+        ("45 days", 45, "day"),
+        ("10 working days", 10, "working day"),
+    ],
+)
+def test_numbers(text, value, unit):
+    assert read_number(text) == (value, unit)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Brno", "45 or 30 days", "P-204", "1/0", "1.2.3", "9" * 60, "the fee is 45", "1 a b c d e", "²", "٣٣x٣", "1,2,3"]
+)
+def test_not_numbers(text):
+    assert read_number(text) is None
+
+
+@pytest.mark.parametrize("text", ["2027-05-03", "3 May 2027", "3rd of May, 2027", "May 3, 2027", "may 3rd 2027", "3. May 2027"])
+def test_dates(text):
+    assert read_date(text) == date(2027, 5, 3)
+
+
+def test_numeric_dates_are_read_only_when_they_have_one_reading():
+    assert read_date("13.05.2027") == date(2027, 5, 13)
+    assert read_date("05/13/2027") == date(2027, 5, 13)
+    assert read_date("05.05.2027") == date(2027, 5, 5)
+    assert read_date("03.05.2027") is None
+    assert read_date("31.02.2027") is None
+    assert is_same("03.05.2027", "03.05.2027", "date")
+    assert not is_same("03.05.2027", "3 May 2027", "date")
+
+
+@pytest.mark.parametrize(("answer", "kind"), [("14 March 2019", "date"), ("45 days", "number"), ("P-204", "text"), ("Brno", "text")])
+def test_kinds(answer, kind):
+    assert kind_of(answer) == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "given", "right"),
+    [
+        ("number", "45 days", "45", True),
+        ("number", "45", "45 days", True),
+        ("number", "45 days", "45 months", False),
+        ("number", "12,480 euros", "€12480", True),
+        ("number", "12,480 euros", "12,480 euros per month", True),
+        ("number", "12,480 euros", "$12,480", False),
+        ("number", "1/2", "0.5", True),
+        ("number", "0.5", r"\frac{1}{2}", True),
+        ("number", "1.5%", "1.5", True),
+        ("number", "-5", "5", False),
+        ("number", "45 days", "The notice period is 45 days", False),
+        ("number", "45 days", "45 days or 30 days", False),
+        ("date", "14 March 2019", "2019-03-14", True),
+        ("date", "14 March 2019", "March 14, 2019", True),
+        ("date", "14 March 2019", "14 March 2020", False),
+        ("text", "Hartmann Service", "the hartmann  service.", True),
+        ("text", "Hartmann Service", "Hartmann", False),
+        ("text", "3.5", "35", False),
+        ("text", "", "", False),
+        ("text", "x", " ", False),
+    ],
+)
+def test_grading_free_form(world, kind, expected, given, right):
+    assert KindVerifier().grade(world.task(expected, kind), given) is right
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [("B", True), ("(B)", True), ("B.", True), ("b", True), (r"\boxed{B}", True), ("B) 45 days", True), ("45 days", True),
+     ("Boron", False), ("A", False), ("", False), ("B or C", False), ("30 days", False)],
+)  # fmt: skip
+def test_grading_choice(world, given, right):
+    task = world.task("B", "choice", options=("30 days", "45 days", "60 days", "90 days"))
+    assert KindVerifier().grade(task, extract_answer(given, "choice")) is right
+
+
+def test_the_verdict_does_not_depend_on_the_order_of_the_options(world):
+    for place, letter in enumerate("ABCD"):
+        options = ["30 days", "60 days", "90 days"]
+        options.insert(place, "45 days")
+        task = world.task(letter, "choice", options=tuple(options))
+        assert KindVerifier().grade(task, letter)
+        assert KindVerifier().grade(task, "45 days")
+        assert not KindVerifier().grade(task, "30 days")
+
+
+def test_what_is_only_articles_and_marks_is_compared_as_it_stands():
+    assert normalise("The") == "the"
+    assert is_same("A", "a", "text")
+    assert not is_same("A", "the", "text")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [r"\boxed{" * 50_000, "{" * 200_000, "1," * 200_000, "Answer:" * 50_000, "1 " * 200_000, "\\" * 200_000, "$" * 200_000, "9" * 200_000,
+     "\u0660" * 10_000, "[" * 200_000, "a'" * 200_000, "\x00\ud800" * 1_000],
+)  # fmt: skip
+def test_hostile_answers_are_wrong_and_quick(world, hostile):
+    begun = time.process_time()
+    for kind in ("number", "date", "text", "choice"):
+        options = ("x", "y", "z", "w") if kind == "choice" else ()
+        task = world.task("A" if options else "45 days", kind, options=options)
+        assert not KindVerifier().grade(task, extract_answer(hostile, kind))
+        assert not KindVerifier().grade(task, hostile)
+    assert time.process_time() - begun < 1.0
