@@ -38,6 +38,7 @@ from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
     from spice_enterprise.training.base_model import BaseModel
+    from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.qlora import LearnerModel
 
 ORIGIN: Final = "spice.audit"
@@ -135,9 +136,9 @@ class Assembly:
 
     @cached_property
     def _count_tokens(self) -> Callable[[str], int]:
-        from spice_enterprise.training.tokens import token_counter
+        from spice_enterprise.training.tokens import load_tokenizer_only
 
-        return token_counter(self.base_model.path)
+        return load_tokenizer_only(self.base_model.path)
 
     # --- the model --------------------------------------------------------------------------------------------------
 
@@ -160,40 +161,46 @@ class Assembly:
         return LearnerModel.load(self.base_model, self.config.training, seed=self.config.seed)
 
     @cached_property
+    def _tokenizer(self) -> "ChatTokenizer":
+        from spice_enterprise.training.chat import ChatTokenizer
+
+        return ChatTokenizer(self.base_model.path)
+
+    @cached_property
     def sampler(self) -> Sampler:
         """Completions under the current adapter."""
-        if self._given.sampler is not None:
-            return self._given.sampler
-        from spice_enterprise.training.hf_sampler import HfSampler
-
-        return HfSampler(self._learner, run_dir=self._store.run_dir)
+        return self._given.sampler or self._hf_sampler()
 
     @cached_property
     def base_sampler(self) -> Sampler:
-        """Completions of the frozen base."""
-        if self._given.base_sampler is not None:
-            return self._given.base_sampler
+        """Completions of the frozen base: the same module, with the adapter switched off."""
+        return self._given.base_sampler or self._hf_sampler()
+
+    def _hf_sampler(self) -> Sampler:
         from spice_enterprise.training.hf_sampler import HfSampler
 
-        return HfSampler(self._learner, run_dir=self._store.run_dir, is_base=True)
+        return HfSampler(self._learner, self._tokenizer, run_dir=self._store.run_dir)
 
     @cached_property
     def trainer(self) -> Trainer:
         """The QLoRA learner."""
         if self._given.trainer is not None:
             return self._given.trainer
-        from spice_enterprise.training.trainer import QloraTrainer
+        from spice_enterprise.training.trainer import Lineage, QloraTrainer
 
+        selfplay = self.config.selfplay
         return QloraTrainer(
             self._learner,
             run_dir=self._store.run_dir,
             config=self.config.training,
-            l_max={
-                "challenger": self.config.selfplay.challenger_tokens,
-                "reasoner": self.config.selfplay.reasoner_tokens,
-            },
-            corpus_digest=self._corpus_digest,
-            config_digest=self.config.digest(),
+            l_max={"challenger": selfplay.challenger_tokens, "reasoner": selfplay.reasoner_tokens},
+            lineage=Lineage(
+                base_model=self.base_model.name,
+                base_digest=self.base_model.digest,
+                corpus_digest=self._corpus_digest,
+                config_digest=self.config.digest(),
+            ),
+            temperature=selfplay.temperature,
         )
 
     @property
@@ -224,12 +231,16 @@ class Assembly:
         from spice_enterprise.selfplay.archive import Archive
         from spice_enterprise.selfplay.episode import SelfplayStage
 
+        archive = Archive()
+        for task in (task for played in self._store.played() for task in played.tasks):
+            archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime)
+
         return SelfplayStage(
             sampler=self.sampler,
             verifier=self.verifier,
             config=self.config.selfplay,
             seed=self.config.seed,
-            archive=Archive(task.question for played in self._store.played() for task in played.tasks),
+            archive=archive,
         )
 
     @cached_property
@@ -257,24 +268,28 @@ class Assembly:
             return self._given.examiner
         from spice_enterprise.release.exam import FactExaminer
 
-        return FactExaminer(self.config.exam, seed=self.config.seed)
+        return FactExaminer(self.config.exam, self.config.seed)
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
         """Gain and leaks."""
         if self._given.checks is not None:
             return self._given.checks
-        from spice_enterprise.release.evaluation import TransferGainCheck
-        from spice_enterprise.release.leak_checks import LeakCheck
+        from spice_enterprise.release.evaluation import FourBars, Grading, TransferGainCheck
+        from spice_enterprise.release.gate import level_of
+        from spice_enterprise.release.leak_checks import CanaryCheck
 
+        exam = self.config.exam
+        grading = Grading(verifier=self.verifier, answer_tokens=exam.answer_tokens, seed=self.config.seed)
+        bars = FourBars(base_sampler=self.base_sampler, sampler=self.sampler, grading=grading, folder=self._store.run_dir)
         gain = TransferGainCheck(
-            base_sampler=self.base_sampler,
-            sampler=self.sampler,
-            verifier=self.verifier,
-            config=self.config.exam,
+            bars=bars,
+            config=exam,
+            level=level_of(self.gate_policy, "transfer_accuracy"),
             seed=self.config.seed,
+            training_texts=self._rollout_texts,
         )
-        return (gain, LeakCheck(detector=self._patterns, texts=self._rollout_texts))
+        return (gain, CanaryCheck(detector=self._patterns, bars=bars, rollout_texts=self._rollout_texts))
 
     def _rollout_texts(self) -> Iterator[str]:
         for played in self._store.played():
@@ -287,18 +302,25 @@ class Assembly:
             return self._given.judge
         from spice_enterprise.release.gate import GateJudge
 
-        return GateJudge(self.checks, self.gate_policy)
+        return GateJudge(checks=self.checks, policy=self.gate_policy)
 
     @cached_property
     def registry(self) -> Registry:
         """Signed pointer files in the workspace."""
         if self._given.registry is not None:
             return self._given.registry
-        from spice_enterprise.release.registry import FileRegistry
+        from spice_enterprise.release import connect
 
-        return FileRegistry(
-            self.config.workspace_dir / "registry", key=self._log_key, policy=self.gate_policy, clock=_now
-        )
+        return connect(self.config.workspace_dir, policy=self.gate_policy, clock=_now, decided_at=self._decided_at)
+
+    def _decided_at(self, gate_id: str) -> datetime | None:
+        """Return when the log says a gate decision was made."""
+        from spice_enterprise.audit import open_trail
+
+        for record in open_trail(self.config.workspace_dir).events("gate.decided"):
+            if record.data.get("gate_id") == gate_id:
+                return datetime.fromisoformat(record.ts)
+        return None
 
     # --- audit ------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spice_enterprise import seeding
-from spice_enterprise.guardrails.rollback import last_good
+from spice_enterprise.guardrails.rollback import version_to_restore
 from spice_enterprise.protocols import AuditSink, Monitor, OnProgress, Played, Player, Progress, Sampler, Trainer, Window
 from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, Chunk, NamedDigest, Step, digest_of
 from spice_enterprise.store import Commit, RunStore
@@ -56,8 +56,7 @@ def self_play(
     chunks: Sequence[Chunk], parts: LoopParts, store: RunStore, settings: LoopSettings, on_progress: OnProgress
 ) -> LoopResult:
     """Play and learn until the steps are done or the restores are used up; continue where the last commit stands."""
-    version = _resume(parts, store, settings.run)
-    commit = store.last_commit() or Commit(number=0, step_id="", adapter_id=version.adapter_id, restores=0)
+    version, commit = _resume(parts, store, settings.run)
     pace = _Pace(settings.steps, commit.number)
     while commit.number < settings.steps and not commit.is_halted:
         number = commit.number + 1
@@ -90,18 +89,20 @@ def chunks_of_step(chunks: Sequence[Chunk], number: int, per_step: int, seed: in
     return chosen
 
 
-def _resume(parts: LoopParts, store: RunStore, run: str) -> AdapterVersion:
-    """Bring the learner and the sampler to what the last commit names, or to the start."""
+def _resume(parts: LoopParts, store: RunStore, run: str) -> tuple[AdapterVersion, Commit]:
+    """Bring the learner and the sampler to what the last commit names; the first commit names the untrained start."""
     version = parts.trainer.start()
     commit = store.last_commit()
     if commit is None:
         store.put(version)
         parts.audit.append(_saved(version, run))
-    if commit is not None and commit.adapter_id != version.adapter_id:
+        commit = Commit(number=0, step_id="", adapter_id=version.adapter_id, restores=0)
+        store.commit(commit)
+    if commit.adapter_id != version.adapter_id:
         version = store.adapter(commit.adapter_id)
         parts.trainer.restore(version)
     parts.sampler.publish(version)
-    return version
+    return version, commit
 
 
 def _play(
@@ -130,7 +131,7 @@ def _settle(
 ) -> AdapterVersion:
     """Save what the step made, or go back to the last good version; publish and return what stands."""
     if _is_critical(alerts):
-        standing = last_good(store.all(AdapterVersion), store.all(Alert))
+        standing = version_to_restore(store.all(AdapterVersion), store.all(Alert), before_step=step.number)
         parts.trainer.restore(standing)
     else:
         standing = parts.trainer.save(step)

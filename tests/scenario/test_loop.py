@@ -1,5 +1,6 @@
 """The loop on fakes: learn, alarm, go back, halt, crash and continue."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, chunks_of_step, self_play
 from spice_enterprise.protocols import Progress
 from spice_enterprise.records import AdapterVersion, Chunk, Step
-from spice_enterprise.store import RunStore
+from spice_enterprise.store import Commit, RunStore
 from spice_enterprise.testing import (
     FakePlayer,
     FakeTrainer,
@@ -126,10 +127,16 @@ def test_a_crash_at_any_file_of_any_step_changes_nothing(
     assert again.store.all(AdapterVersion) == reference.store.all(AdapterVersion)
 
 
+def crash_after_start(original: Callable[[RunStore, Commit], None], store: RunStore, commit: Commit) -> None:
+    if commit.number:
+        raise Crash
+    original(store, commit)
+
+
 def test_a_resumed_step_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, steps=2)
     original = RunStore.commit
-    monkeypatch.setattr(RunStore, "commit", lambda *_: (_ for _ in ()).throw(Crash()))
+    monkeypatch.setattr(RunStore, "commit", lambda store, commit: crash_after_start(original, store, commit))
     with pytest.raises(Crash):
         world.play()
     monkeypatch.setattr(RunStore, "commit", original)
