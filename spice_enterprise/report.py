@@ -18,6 +18,7 @@ from typing import Final
 
 from spice_enterprise import durable
 from spice_enterprise.errors import EXIT_USAGE, IntegrityError, StoreError
+from spice_enterprise.plots import bar_plot, compare_plot, line_plot
 from spice_enterprise.protocols import Corpus, Played
 from spice_enterprise.records import (
     AdapterVersion,
@@ -402,25 +403,25 @@ def _next_command(figures: Figures, run_dir: Path | None) -> str:
 
 def _number(value: float | None) -> str:
     if value is None:
-        return "-"
+        return "–"
     if not math.isfinite(value):
         return {"nan": "not a number"}.get(str(value), str(value))
     return f"{value:.3g}"
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}" if math.isfinite(value) else str(value)
+    return "–" if value is None else f"{value:+.3f}" if math.isfinite(value) else str(value)
 
 
 def _share_text(value: float | None) -> str:
-    return f"{value:.0%}" if value is not None and math.isfinite(value) else "-"
+    return f"{value:.0%}" if value is not None and math.isfinite(value) else "–"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {seconds % 60:02.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
 def _bytes(size: float) -> str:
@@ -466,9 +467,6 @@ def read_figures(store: RunStore) -> Figures:
         raise IntegrityError(f"{path.name}: not valid JSON", hint="run the job again to write it") from None
 
 
-Series = tuple[str, Sequence[float | None]]
-"""A name for the legend, and one value per step."""
-
 # --- as a page --------------------------------------------------------------------------------------------------------
 
 _VERDICT_WORDS: Final = {
@@ -479,9 +477,14 @@ _VERDICT_WORDS: Final = {
 }
 _VERDICT_SIGNS: Final = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", None: "–"}
 
+_PLOT_KEY: Final = (
+    '<p class="soft small"><span class="bad">↩</span> the run went back to an earlier adapter after this step &nbsp; '
+    '<span class="bad">✕</span> the value was not a finite number</p>'
+)
+
 _STYLE: Final = """
 :root{--ink:#182230;--soft:#5a6675;--rule:#e2e6ec;--wash:#f6f8fa;--one:#2458b8;--two:#c4560c;--pass:#17713f;--fail:#b3261e;
---inconclusive:#8a5a00}
+--inconclusive:#8a5a00;--base:#9aa7b8}
 *{box-sizing:border-box}
 body{margin:0;background:#fff;color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
@@ -489,7 +492,7 @@ main{max-width:1020px;margin:0 auto;padding:36px 28px 64px}
 h1{font-size:26px;line-height:1.2;margin:0 0 2px}
 h2{font-size:18px;margin:44px 0 12px;padding-bottom:6px;border-bottom:1px solid var(--rule)}
 h3{font-size:14px;margin:22px 0 6px}
-p{margin:6px 0}.soft{color:var(--soft)}.small{font-size:13px}
+p{margin:6px 0}.soft{color:var(--soft)}span.bad{color:var(--fail)}.small{font-size:13px}
 .verdict{border-left:8px solid var(--soft);background:var(--wash);padding:16px 20px;margin:22px 0}
 .verdict b{font-size:30px;line-height:1.15;letter-spacing:.01em;display:block}
 .pass{border-color:var(--pass)}.pass b,td .pass{color:var(--pass)}
@@ -504,14 +507,15 @@ td .pass,td .fail,td .inconclusive{font-weight:650;white-space:nowrap}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th{text-align:left;color:var(--soft);font-weight:600;font-size:13px}
 th,td{padding:6px 10px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top}
-td.n,th.n{text-align:right;white-space:nowrap}td:last-child,th:last-child{padding-right:0}
+table.narrow{width:auto;min-width:330px}figure+table{margin-top:14px}
+td.n,th.n{text-align:right;white-space:nowrap}.n+:not(.n){padding-left:14px}td:last-child,th:last-child{padding-right:0}
 code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 .plots{display:grid;grid-template-columns:1fr 1fr;gap:22px 28px}
 figure{margin:0;break-inside:avoid}figcaption{font-size:14px;font-weight:600;margin-bottom:2px}
 figcaption span{font-weight:400;color:var(--soft)}
 svg{display:block;width:100%;height:auto;overflow:visible}
 svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft)}
-svg text.label{fill:var(--ink);font-size:12px}svg text.bad{fill:var(--fail)}
+svg text.label{fill:var(--ink);font-size:12px}svg text.bad{fill:var(--fail)}svg line.bad{stroke:var(--fail)}
 ol.road{list-style:none;margin:0;padding:0}
 ol.road li{display:grid;grid-template-columns:150px 1fr;padding:5px 0;border-bottom:1px solid var(--rule)}
 dl{margin:0}dt{font-weight:600;margin-top:10px}dd{margin:0}
@@ -556,9 +560,10 @@ def _head_section(figures: Figures) -> str:
             f"{_number(figures.candidate)}, difference {_e(found)}</p>"
         )
     reasons = "".join(f"<li>{_e(reason)}</li>" for reason in figures.reasons)
-    named = f"{_e(figures.adapter_id)}, {_e(figures.alias or 'not promoted')}" if figures.adapter_id else "no adapter"
+    where = f"in {figures.alias}" if figures.alias else "not promoted"
+    named = f"{figures.adapter_id}, {where}, on base model {figures.base_model}" if figures.adapter_id else "no adapter"
     return (
-        f'<h1>Job report: {_e(figures.run)}</h1><p class="soft">{named}, on base model {_e(figures.base_model or "-")}</p>'
+        f'<h1>Job report: {_e(figures.run)}</h1><p class="soft">{_e(named)}</p>'
         f'<div class="verdict {(verdict or "none").lower()}"><b>{_VERDICT_SIGNS[verdict]} {verdict or "NO VERDICT"}</b>'
         f"<p>{_VERDICT_WORDS[verdict]}</p>{gain}{f'<ul>{reasons}</ul>' if reasons else ''}</div>"
     )
@@ -584,7 +589,7 @@ def _gate_section(figures: Figures) -> str:
     if not figures.checks:
         return f"<h2>Gate</h2><p>{asked} The gate was not asked.</p>"
     compared = [r for r in figures.checks if r.baseline is not None and r.candidate is not None]
-    bars = "".join(_compare_plot(result) for result in compared)
+    bars = "".join(_compared(result) for result in compared)
     rows = [
         (
             _e(result.check),
@@ -603,45 +608,50 @@ def _gate_section(figures: Figures) -> str:
     return f"<h2>Gate</h2><p>{asked}</p>{bars}{_table(heads, rows, numbers=range(2, 8))}"
 
 
+def _compared(result: CheckResult) -> str:
+    base, adapter = result.baseline or 0.0, result.candidate or 0.0
+    label = f"{result.metric}: base {_number(base)}, adapter {_number(adapter)}"
+    note = f"{result.metric}; the whisker is the interval of the difference, seen from the base"
+    plot = compare_plot(label, base, adapter, (result.low, result.high))
+    return f"<figure><figcaption>{_e(result.check)} <span>{_e(note)}</span></figcaption>{plot}</figure>"
+
+
 def _verdict_cell(verdict: Verdict) -> str:
     return f'<span class="{verdict.lower()}">{_VERDICT_SIGNS[verdict]} {verdict}</span>'
 
 
 def _play_section(figures: Figures) -> str:
-    curve = figures.curve
-    if not curve:
+    if not figures.curve:
         return "<h2>Self-play</h2><p>No step was made.</p>"
-    plots = (
-        _line_plot(
-            "Reward",
-            "mean per step",
-            curve,
-            (
-                ("challenger", [p.challenger_reward for p in curve]),
-                ("reasoner", [p.reasoner_reward for p in curve]),
-            ),
-        ),
-        _line_plot(
-            "Valid proposals", "share of the challenger's", curve, (("valid", [p.valid_rate for p in curve]),), is_share=True
-        ),
-        _line_plot(
-            "Right answers", "share of the reasoner's attempts", curve, (("right", [p.pass_rate for p in curve]),), is_share=True
-        ),
-        _line_plot("KL", "sampler against learner, nats per token", curve, _one([p.kl_nats_per_token for p in curve])),
-        _line_plot("Entropy", "nats per token", curve, _one([p.entropy_nats_per_token for p in curve])),
-        _line_plot("Loss", "before any filter or clip", curve, _one([p.loss for p in curve])),
+    plots = "".join(
+        (
+            _over_steps("Reward", "mean per step", figures, "challenger_reward", "reasoner_reward"),
+            _over_steps("Valid proposals", "share of the challenger's", figures, "valid_rate"),
+            _over_steps("Right answers", "share of the reasoner's attempts", figures, "pass_rate"),
+            _over_steps("KL", "sampler against learner, nats per token", figures, "kl_nats_per_token"),
+            _over_steps("Entropy", "nats per token", figures, "entropy_nats_per_token"),
+            _over_steps("Loss", "before any filter or clip", figures, "loss"),
+        )
     )
     made = (
         f"<p>{figures.steps_done} steps, {figures.steps_applied} applied, {figures.restores} restored"
         f"{', halted at the end' if figures.is_halted else ''}; {figures.tasks} tasks, {figures.frontier_tasks} at the frontier; "
         f"{_duration(figures.step_seconds)} in steps.</p>"
     )
-    return f'<h2>Self-play</h2>{made}<div class="plots">{"".join(plots)}</div>{_alert_table(figures.alerts)}'
+    return f'<h2>Self-play</h2>{made}<div class="plots">{plots}</div>{_PLOT_KEY}{_alert_table(figures.alerts)}'
 
 
-def _one(values: Sequence[float | None]) -> tuple[Series]:
-    """Return the series of a plot that needs no legend."""
-    return (("", values),)
+def _over_steps(title: str, unit: str, figures: Figures, *fields: str) -> str:
+    """Return one captioned plot of fields of `StepPoint`; shares are drawn from 0 to 1."""
+    series = [(field.split("_")[0], [getattr(point, field) for point in figures.curve]) for field in fields]
+    plot = line_plot(
+        f"{title} by step, {unit}",
+        [point.number for point in figures.curve],
+        series,
+        marks=[point.number for point in figures.curve if point.is_restored],
+        is_share=all(field.endswith("_rate") for field in fields),
+    )
+    return f"<figure><figcaption>{_e(title)} <span>{_e(unit)}</span></figcaption>{plot}</figure>"
 
 
 def _alert_table(alerts: Sequence[Alert]) -> str:
@@ -656,7 +666,9 @@ def _alert_table(alerts: Sequence[Alert]) -> str:
 
 
 def _corpus_section(figures: Figures) -> str:
-    removed = _bar_plot(figures.removed) if figures.removed else '<p class="soft">Nothing was removed.</p>'
+    removed = (
+        bar_plot("values removed by kind", figures.removed) if figures.removed else '<p class="soft">Nothing was removed.</p>'
+    )
     rejected = (
         _table(("code", "files"), [(_e(code), str(count)) for code, count in figures.rejected], numbers=(1,))
         if figures.rejected
@@ -718,147 +730,13 @@ def _reading_section() -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
-    """Return a table. Cells are HTML already; `numbers` are the columns to align right."""
+    """Return a table. Cells are HTML already; `numbers` are the columns to align right. Two columns stay narrow."""
     right = frozenset(numbers)
     head = "".join(f"<th{_align(i, right)}>{_e(name)}</th>" for i, name in enumerate(heads))
     body = "".join(f"<tr>{''.join(f'<td{_align(i, right)}>{cell}</td>' for i, cell in enumerate(row))}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    narrow = ' class="narrow"' if len(heads) == 2 else ""
+    return f"<table{narrow}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _align(column: int, right: frozenset[int]) -> str:
     return ' class="n"' if column in right else ""
-
-
-# --- plots ------------------------------------------------------------------------------------------------------------
-
-COLOURS: Final = ("var(--one)", "var(--two)")
-DASHES: Final = ("", ' stroke-dasharray="6 3"')
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 470, 190, 44, 10, 20, 26
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Maps steps and values to the points of a plot."""
-
-    first: int
-    last: int
-    low: float
-    high: float
-
-    def x(self, step: float) -> float:
-        span = max(1, self.last - self.first)
-        share = (step - self.first) / span if self.last > self.first else 0.5
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
-
-
-def _line_plot(title: str, unit: str, curve: Sequence[StepPoint], series: Sequence[Series], *, is_share: bool = False) -> str:
-    """Return one small plot over steps, with a mark where the run went back and a cross where a value is not finite."""
-    finite = [v for _, values in series for v in values if v is not None and math.isfinite(v)]
-    ticks = [0.0, 0.5, 1.0] if is_share else _ticks(min(finite, default=0.0), max(finite, default=1.0))
-    frame = _Frame(curve[0].number, curve[-1].number, ticks[0], ticks[-1])
-    parts = [*_axes(frame, ticks), *_restores(frame, curve)]
-    for (_, values), colour, dash in zip(series, COLOURS, DASHES, strict=False):
-        parts += _line(frame, curve, values, colour, dash)
-    legend = _legend([name for name, _ in series]) if len(series) > 1 else ""
-    label = f"{title} by step, {unit}"
-    return (
-        f"<figure><figcaption>{_e(title)} <span>{_e(unit)}</span></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_e(label)}">{"".join(parts)}{legend}</svg></figure>'
-    )
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return three to six round values that enclose the range."""
-    if high - low < 1e-12:
-        pad = abs(high) * 0.5 or 0.5
-        low, high = low - pad, high + pad
-    raw = (high - low) / 3
-    power = 10.0 ** math.floor(math.log10(raw))
-    size = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
-    first, last = math.floor(low / size), math.ceil(high / size)
-    return [round(i * size, 12) for i in range(first, last + 1)]
-
-
-def _axes(frame: _Frame, ticks: Sequence[float]) -> Iterator[str]:
-    for tick in ticks:
-        y = frame.y(tick)
-        yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="var(--rule)"/>'
-        yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{tick:g}</text>'
-    for step in sorted({frame.first, (frame.first + frame.last) // 2, frame.last}):
-        yield f'<text x="{frame.x(step)}" y="{HEIGHT - 8}" text-anchor="middle">{step}</text>'
-
-
-def _restores(frame: _Frame, curve: Sequence[StepPoint]) -> Iterator[str]:
-    for point in curve:
-        if point.is_restored:
-            x = frame.x(point.number)
-            yield f'<line x1="{x}" x2="{x}" y1="{TOP - 4}" y2="{HEIGHT - BOTTOM}" stroke="var(--fail)" stroke-dasharray="2 3"/>'
-            yield f'<text x="{x}" y="{TOP - 8}" text-anchor="middle" class="bad">↩<title>restored</title></text>'
-
-
-def _line(frame: _Frame, curve: Sequence[StepPoint], values: Sequence[float | None], colour: str, dash: str) -> Iterator[str]:
-    run: list[tuple[float, float]] = []
-    for point, value in [*zip(curve, values, strict=True), (None, None)]:
-        if point is not None and value is not None and math.isfinite(value):
-            run.append((frame.x(point.number), frame.y(value)))
-            continue
-        if point is not None and value is not None:
-            yield f'<text class="bad" x="{frame.x(point.number)}" y="{HEIGHT - BOTTOM - 3}" text-anchor="middle">✕</text>'
-        yield from _stroke(run, colour, dash)
-        run = []
-
-
-def _stroke(run: Sequence[tuple[float, float]], colour: str, dash: str) -> Iterator[str]:
-    if len(run) == 1:
-        yield f'<circle cx="{run[0][0]}" cy="{run[0][1]}" r="3" fill="{colour}"/>'
-    elif run:
-        points = " ".join(f"{x},{y}" for x, y in run)
-        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round"{dash}/>'
-
-
-def _legend(names: Sequence[str]) -> str:
-    parts = []
-    for i, (name, colour, dash) in enumerate(zip(names, COLOURS, DASHES, strict=False)):
-        x = WIDTH - RIGHT - 90 * (len(names) - i)
-        parts.append(f'<line x1="{x}" x2="{x + 18}" y1="8" y2="8" stroke="{colour}" stroke-width="2"{dash}/>')
-        parts.append(f'<text class="label" x="{x + 23}" y="12">{_e(name)}</text>')
-    return "".join(parts)
-
-
-def _compare_plot(result: CheckResult) -> str:
-    """Return two bars, base and adapter; the whisker is the interval of the difference, seen from the base."""
-    base, adapter = result.baseline or 0.0, result.candidate or 0.0
-    ends = [base + bound for bound in (result.low, result.high) if bound is not None and math.isfinite(bound)]
-    top = max(1.0 if max(base, adapter) <= 1.0 else 0.0, base, adapter, *ends) or 1.0
-    scale = 640 / top
-    rows = []
-    for y, name, value, colour in ((8, "base", base, "#9aa7b8"), (38, "adapter", adapter, "var(--one)")):
-        rows.append(f'<text class="label" x="84" y="{y + 15}" text-anchor="end">{name}</text>')
-        rows.append(f'<rect x="92" y="{y}" width="{max(0.0, value) * scale:.1f}" height="22" fill="{colour}"/>')
-        rows.append(f'<text class="label" x="960" y="{y + 15}" text-anchor="end">{_number(value)}</text>')
-    if len(ends) == 2:
-        left, right = (92 + max(0.0, end) * scale for end in ends)
-        rows.append(
-            f'<path d="M{left:.1f} 49H{right:.1f}M{left:.1f} 43v12M{right:.1f} 43v12" stroke="var(--ink)" stroke-width="1.6"/>'
-        )
-    label = f"{result.metric}: base {_number(base)}, adapter {_number(adapter)}"
-    return (
-        f"<figure><figcaption>{_e(result.check)} <span>{_e(result.metric)}; the whisker is the interval of the difference"
-        f'</span></figcaption><svg viewBox="0 0 964 68" role="img" aria-label="{_e(label)}">{"".join(rows)}</svg></figure>'
-    )
-
-
-def _bar_plot(counts: Sequence[tuple[str, int]]) -> str:
-    ordered = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
-    most = max(1, ordered[0][1])
-    rows = []
-    for i, (name, count) in enumerate(ordered):
-        y, width = i * 22, count / most * 640
-        rows.append(f'<text class="label" x="204" y="{y + 14}" text-anchor="end">{_e(name)}</text>')
-        rows.append(f'<rect x="212" y="{y + 3}" width="{width:.1f}" height="15" fill="var(--one)"/>')
-        rows.append(f'<text x="{218 + width:.1f}" y="{y + 14}">{count}</text>')
-    return f'<svg viewBox="0 0 964 {len(ordered) * 22}" role="img" aria-label="values removed by kind">{"".join(rows)}</svg>'
