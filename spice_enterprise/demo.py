@@ -130,7 +130,7 @@ def _clock(rng: Random) -> str:
 
 
 VALUES: Final[dict[str, tuple[ValueKind, Callable[[Random], str]]]] = {
-    "bay": ("number", lambda rng: f"bay {rng.randrange(1, 60)}"),
+    "line": ("number", lambda rng: f"line {rng.randrange(1, 60)}"),
     "article": ("code", lambda rng: f"{rng.choice('BCFGKLRTW')}{rng.choice('ADENOX')}-{rng.randrange(102, 998)}"),
     "clock": ("number", _clock),
     "code": ("code", lambda rng: f"HM-{rng.randrange(1012, 9987)}"),
@@ -271,8 +271,8 @@ TEMPLATES: Final[dict[DocumentKind, Template]] = {
             )),
         ),
         table=(
-            "Figures by bay",
-            (("Bay", "bay"), ("Output", "tonnes"), ("Scrap", "rate"), ("Standstill", "minutes"), ("Repairs", "euros")),
+            "Figures by line",
+            (("Line", "line"), ("Output", "tonnes"), ("Scrap", "rate"), ("Downtime", "minutes"), ("Repairs", "euros")),
         ),
         pii=(
             ("Prepared by {PERSON}, employee ID {EMPLOYEE_ID}.", "Questions: {EMAIL}, phone {PHONE}."),
