@@ -11,7 +11,7 @@ answer_not_in_chunk  the answer does not stand in the chunk
 giveaway             the question says the answer
 reference            the question points at "the text" instead of asking about the matter
 shape                too short, too long, or no question mark
-off_topic            less than half of its content words stand in the chunk
+off_topic            no more than half of its content words stand in the chunk
 copy                 a long question that is mostly copied word for word
 duplicate            the archive has this very task already
 """
@@ -29,7 +29,7 @@ from spice_enterprise.selfplay.spans import PLACEHOLDER
 MIN_QUESTION_CHARS: Final = 12
 MAX_QUESTION_CHARS: Final = 240
 MAX_ANSWER_CHARS: Final = 80
-MIN_TOPIC_SHARE: Final = 0.5
+TOPIC_SHARE: Final = 0.5
 COPY_NGRAM: Final = 4
 COPY_MIN_WORDS: Final = 12
 MAX_COPY_SHARE: Final = 0.6
@@ -94,7 +94,7 @@ def _is_misshapen(proposal: Proposal, text: str) -> bool:
 def _is_off_topic(proposal: Proposal, text: str) -> bool:
     known = {word[:STEM] for word in normalise(text).split()}
     asked = [word for word in normalise(proposal.question).split() if len(word) > 2 and not _FUNCTION_WORD.fullmatch(word)]
-    return sum(word[:STEM] in known for word in asked) < MIN_TOPIC_SHARE * len(asked) or not asked
+    return sum(word[:STEM] in known for word in asked) <= TOPIC_SHARE * len(asked)
 
 
 def _is_copy(proposal: Proposal, text: str) -> bool:

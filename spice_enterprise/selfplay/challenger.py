@@ -84,7 +84,7 @@ def _format(chunk: Chunk, hint: Hint | None, pool: Sequence[Hint], config: Selfp
 
 def read_proposal(plan: Plan, completion: Completion) -> Proposal:
     """Read the question (and, without a hint, the answer) from one completion; never raises."""
-    question, rest = _split_question(completion.text)
+    question, rest = _split_question(plan.prompt.prefill + completion.text)
     if plan.hint is not None:
         return Proposal(question=question, answer=plan.hint.value, answer_kind=plan.hint.kind)
     answer = extract_answer(rest, "text") if re.search(r"answer\s?:", rest, re.IGNORECASE) else ""
@@ -93,7 +93,7 @@ def read_proposal(plan: Plan, completion: Completion) -> Proposal:
 
 def _split_question(text: str) -> tuple[str, str]:
     """Return the first line up to its question mark, and what follows it."""
-    body = re.sub(r"^\s*(?:question|q)\s?:", "", text, count=1, flags=re.IGNORECASE).lstrip()
+    body = re.sub(r"^(?:\s*(?:question|q)\s?:)+", "", text, flags=re.IGNORECASE).lstrip()
     line, _, below = body.partition("\n")
     asked, mark, after = line.partition("?")
     return " ".join((asked + mark).split()), f"{after}\n{below}"

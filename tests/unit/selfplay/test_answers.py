@@ -36,7 +36,9 @@ def test_extraction(text, answer):
     assert extract_answer(text, "text") == answer
 
 
-@pytest.mark.parametrize(("text", "letter"), [(" B", "B"), ("(b)", "B"), ("B. 45 days", "B"), (r"\boxed{B}", "B"), ("Boron", "Boron")])
+@pytest.mark.parametrize(
+    ("text", "letter"), [(" B", "B"), ("(b)", "B"), ("B. 45 days", "B"), (r"\boxed{B}", "B"), ("Boron", "Boron")]
+)
 def test_extraction_of_letters(text, letter):
     assert extract_answer(text, "choice") == letter
 
@@ -95,7 +97,9 @@ def test_numeric_dates_are_read_only_when_they_have_one_reading():
     assert not is_same("03.05.2027", "3 May 2027", "date")
 
 
-@pytest.mark.parametrize(("answer", "kind"), [("14 March 2019", "date"), ("45 days", "number"), ("P-204", "text"), ("Brno", "text")])
+@pytest.mark.parametrize(
+    ("answer", "kind"), [("14 March 2019", "date"), ("45 days", "number"), ("P-204", "text"), ("Brno", "text")]
+)
 def test_kinds(answer, kind):
     assert kind_of(answer) == kind
 
@@ -157,7 +161,8 @@ def test_what_is_only_articles_and_marks_is_compared_as_it_stands():
 
 @pytest.mark.parametrize(
     "hostile",
-    [r"\boxed{" * 50_000, "{" * 200_000, "1," * 200_000, "Answer:" * 50_000, "1 " * 200_000, "\\" * 200_000, "$" * 200_000, "9" * 200_000,
+    [r"\boxed{" * 50_000, "{" * 200_000, "1," * 200_000, "Answer:" * 50_000, "1 " * 200_000, "\\" * 200_000, "$" * 200_000,
+     "9" * 200_000,
      "\u0660" * 10_000, "[" * 200_000, "a'" * 200_000, "\x00\ud800" * 1_000],
 )  # fmt: skip
 def test_hostile_answers_are_wrong_and_quick(world, hostile):

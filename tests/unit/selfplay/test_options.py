@@ -5,7 +5,9 @@ from spice_enterprise.selfplay.options import arrange, distractors
 from spice_enterprise.selfplay.spans import find_hints
 
 
-@pytest.mark.parametrize("answer", ["45 days", "12,480 euros", "1.5%", "$8,333", "14 March 2019", "29 February 2028", "0.5", "4471"])
+@pytest.mark.parametrize(
+    "answer", ["45 days", "12,480 euros", "1.5%", "$8,333", "14 March 2019", "29 February 2028", "0.5", "4471"]
+)
 def test_numbers_and_dates_always_have_three_wrong_neighbours(answer):
     kind = kind_of(answer)
     wrong = distractors(answer, kind, ())
