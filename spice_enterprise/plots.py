@@ -125,7 +125,8 @@ def _axes(frame: _Frame, scale: Sequence[float]) -> Iterator[str]:
         yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="var(--rule)"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
     for step in sorted({frame.first, (frame.first + frame.last) // 2, frame.last}):
-        yield f'<text x="{frame.x(step)}" y="{HEIGHT - 8}" text-anchor="middle">{"step " if step == frame.first else ""}{step}</text>'
+        name = f"step {step}" if step == frame.first else str(step)
+        yield f'<text x="{frame.x(step)}" y="{HEIGHT - 8}" text-anchor="middle">{name}</text>'
 
 
 def _marks(frame: _Frame, marks: Collection[int]) -> Iterator[str]:
