@@ -45,6 +45,7 @@ _REFERENCE: Final = re.compile(
     r"|\b(?:the|this) (?:passage|excerpt|study|above)\b|\bmentioned above\b|\b(?:table|figure|fig\.?|section) \d",
     re.IGNORECASE,
 )
+_ORDINAL: Final = re.compile(r"\b(\d+)(?:st|nd|rd|th)\b")
 _FUNCTION_WORD: Final = re.compile(
     r"the|and|for|are|was|were|has|have|had|does|did|will|would|shall|should|can|could|may|might|must|been|being|that"
     r"|this|these|those|with|from|into|per|what|when|where|which|who|whom|whose|why|how|many|much|long|often|name|time"
@@ -75,6 +76,8 @@ def _is_ungrounded(proposal: Proposal, text: str) -> bool:
 def _is_giveaway(proposal: Proposal, text: str) -> bool:
     question, answer = normalise(proposal.question), normalise(proposal.answer)
     if f" {answer} " in f" {question} ":
+        return True
+    if proposal.answer_kind == "date" and set(answer.split()) <= set(_ORDINAL.sub(r"\1", question).split()):
         return True
     quantity = read_number(proposal.answer)
     numbers = re.findall(r"\d[\d.,]*", proposal.question) if quantity else []

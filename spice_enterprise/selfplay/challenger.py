@@ -65,14 +65,14 @@ def plan_chunk(chunk: Chunk, pool: Sequence[Hint], config: SelfplayConfig, *, se
 
 
 def _offered(chunk: Chunk, draws: random.Random, round_number: int) -> Hint | None:
-    """Return the value for this round: another one every round, measures and dates before names.
+    """Return the value for this round: another one every round; measures, dates and times before names and bare numbers.
 
     A question about a measure names what is measured; a question about a name needs to know what the name stands for,
     which small models mostly invent.
     """
     hints = list(find_hints(chunk.text))
     draws.shuffle(hints)
-    hints.sort(key=lambda hint: hint.kind == "text")  # stable: shuffled within each
+    hints.sort(key=lambda hint: opener(hint).startswith("What is the"))  # stable: shuffled within each
     return hints[round_number % len(hints)] if hints else None
 
 

@@ -25,6 +25,7 @@ def judged(world, question, answer, *, text=None, archive=None, regime="open_boo
         ("giveaway", ("Is the notice period 45 days long?", "45 days"), GOOD),
         ("giveaway", ("Are 45.0 days the notice period?", "45 days"), ("Are 450 days the notice period?", "45 days")),
         ("giveaway", ("Is Hartmann Service at the pump?", "Hartmann Service"), ("Is Hartmann at the pump?", "45 days")),
+        ("giveaway", ("Was the pump on March 14th, 2019?", "14 March 2019"), ("Was the pump in March?", "14 March 2019")),
         ("reference", ("According to the text, how many days is the notice period?", "45 days"), GOOD),
         ("reference", ("How many days does this passage give as notice period?", "45 days"), GOOD),
         ("reference", ("How many days of notice are in Table 2?", "45 days"), ("How many days, table or fee?", "45 days")),
