@@ -5,7 +5,7 @@ Out: two counts as `CheckResult`s: planted canaries and detectable personal data
 Refuses: nothing; zero hits in few looks is left to the gate, which asks for a least number of looks.
 Not here: the per-step look during training (`guardrails/leaks.py`), membership and extraction attacks.
 
-Placeholders (`[PERSON_17]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
+Placeholders (`[PERSON_k3f9ab]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
 prose (names, places, dates): a hit there says nothing about the corpus.
 """
 
@@ -20,10 +20,9 @@ from spice_enterprise.release.evaluation import FourBars
 from spice_enterprise.release.statistics import rate_bound_after_zero
 
 CANARY: Final = re.compile(r"CANARY-[0-9a-f]{16}")
-PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z0-9_]*\]|<[A-Z][A-Z0-9_]*>")
-PROSE_KINDS: Final = frozenset(
-    {"PERSON", "NAME", "LOCATION", "GPE", "ORGANIZATION", "ORG", "NRP", "DATE", "DATE_TIME", "TIME", "AGE", "URL", "TITLE"}
-)
+_PLACEHOLDER: Final = r"\[[A-Z][A-Z_]{1,30}(?:_[a-z0-9]{6})?\]"
+_NOT_LOOKED_AT: Final = re.compile(rf"{_PLACEHOLDER}|{CANARY.pattern}")
+PROSE_KINDS: Final = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "ADDRESS", "NRP", "DATE_TIME", "URL"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +60,9 @@ def canaries_in(text: str) -> set[str]:
 
 def personal_data_in(text: str, detector: Detector) -> set[str]:
     """Return the distinct detected values of structured kinds in `text`, placeholders aside. Never log them."""
-    bare = PLACEHOLDER.sub(lambda match: " " * len(match.group()), text)
+    bare = _NOT_LOOKED_AT.sub(lambda match: " " * len(match.group()), text)
     spans = (span for span in detector.detect(bare) if span.entity.upper() not in PROSE_KINDS)
-    return {value for span in spans if (value := bare[span.start : span.end].strip()) and not CANARY.fullmatch(value)}
+    return {value for span in spans if (value := bare[span.start : span.end].strip())}
 
 
 def _count(metric: str, hits: int, looks: int) -> CheckResult:

@@ -4,7 +4,7 @@ In: an adapter version with the gate's report about it.
 Out: `sandbox.json`, `staging.json`, `prod.json` (signed, replaced atomically) and `<alias>.history.jsonl` beside each.
 Refuses: anything but a PASS for exactly this digest under exactly this policy; stale evidence; a skipped alias; a lost race;
     a pointer with unknown keys, a bad signature or an older generation than its history.
-Not here: approvals, the audit log (the caller writes there first and passes the leaf), serving.
+Not here: approvals, the audit log (the caller's `record` writes there before the pointer moves), serving.
 
 The pointer is the truth, the history is how it got there. A move writes the pointer, then the history line; a crash
 between the two is healed by the next move, since the pointer holds all that the line would. `generation` only ever grows.
@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from spice_enterprise.durable import append_lines, drop_torn_tail, read_lines, write_file
 from spice_enterprise.errors import AliasMovedError, GateNotPassedError, IntegrityError, NoSafeVersionError, ReleaseError
 from spice_enterprise.policy import GatePolicy
+from spice_enterprise.protocols import OnMove
 from spice_enterprise.records import AdapterVersion, Alias, GateReport, Promotion, canonical_json, decode
 
 KEY_BYTES: Final = 32
@@ -71,6 +72,7 @@ class Pointer:
 class _Target(NamedTuple):
     """What a move points the alias at, and the gate decision behind it."""
 
+    kind: Kind
     digest: str
     adapter_id: str
     gate_id: str
@@ -136,7 +138,7 @@ class FileRegistry:
         pointer = self.pointer(alias)
         if pointer and len(moves) == pointer.generation - 1:
             moves.append(pointer)  # the crash between pointer and history line
-        if [move.generation for move in moves] != list(range(1, len(moves) + 1)) or (pointer and moves[-1] != pointer):
+        if [move.generation for move in moves] != list(range(1, len(moves) + 1)) or moves[-1:] != ([pointer] if pointer else []):
             _bad_pointer(alias, "at odds with its history")
         for before, after in pairwise(moves):
             if after.previous != before.digest:
@@ -159,20 +161,16 @@ class FileRegistry:
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def promote(
-        self,
-        version: AdapterVersion,
-        report: GateReport,
-        alias: Alias,
-        *,
-        expected_generation: int | None = None,
-        log_leaf: str = "",
+        self, version: AdapterVersion, report: GateReport, alias: Alias, *, record: OnMove, expected_generation: int | None = None
     ) -> Promotion:
         """Point `alias` at `version`.
 
-        `expected_generation` is the generation that the caller saw (0: none yet); `log_leaf` the audit record of this move,
-        which must be durable before. Raises `GateNotPassedError` unless `report` is a PASS for exactly this digest under
-        this policy and fresh; `AliasMovedError` on a lost race; `ReleaseError` `E_PATH` for an alias out of turn and
-        `E_ALREADY_THERE` for what the alias names already.
+        `record` is called once nothing can refuse the move any more and before the pointer moves; it makes the audit record
+        durable and returns its leaf. `expected_generation` is the generation that the caller saw (0: none yet).
+
+        Raises `GateNotPassedError` unless `report` is a PASS for exactly this digest under this policy and fresh;
+        `AliasMovedError` on a lost race; `ReleaseError` `E_PATH` for an alias out of turn and `E_ALREADY_THERE` for what the
+        alias names already. When `record` raises, nothing has moved.
         """
         self._require_pass(version, report)
         with self._locked():
@@ -181,13 +179,14 @@ class FileRegistry:
             self._require_path(version, alias)
             if moves and moves[-1].digest == version.digest:
                 raise ReleaseError(f"{alias} names this adapter already", code="E_ALREADY_THERE", record_id=version.adapter_id)
-            target = _Target(version.digest, version.adapter_id, report.gate_id)
-            return self._move(moves, alias, target, kind="promote", log_leaf=log_leaf)
+            target = _Target("promote", version.digest, version.adapter_id, report.gate_id)
+            return self._move(moves, alias, target, record)
 
-    def rollback(self, alias: Alias, *, expected_generation: int | None = None, log_leaf: str = "") -> Promotion:
+    def rollback(self, alias: Alias, *, record: OnMove, expected_generation: int | None = None) -> Promotion:
         """Undo the last promotion that was not undone yet; needs no gate and never waits for one.
 
-        Raises `NoSafeVersionError` when nothing was promoted before it; `AliasMovedError` on a lost race.
+        `record` as in `promote`. Raises `NoSafeVersionError` when nothing was promoted before it; `AliasMovedError` on a
+        lost race.
         """
         with self._locked():
             moves = self._moves(alias)
@@ -196,10 +195,10 @@ class FileRegistry:
             if len(standing) < 2:
                 raise NoSafeVersionError(f"{alias} has no earlier adapter to go back to", hint="promote one that passes the gate")
             back = standing[-2]
-            target = _Target(back.digest, back.adapter_id, back.gate_id)
-            return self._move(moves, alias, target, kind="rollback", log_leaf=log_leaf)
+            return self._move(moves, alias, _Target("rollback", back.digest, back.adapter_id, back.gate_id), record)
 
-    def _move(self, moves: list[Pointer], alias: Alias, target: _Target, *, kind: Kind, log_leaf: str) -> Promotion:
+    def _move(self, moves: list[Pointer], alias: Alias, target: _Target, record: OnMove) -> Promotion:
+        """Log the move, then make it."""
         pointer = Pointer(
             alias=alias,
             generation=len(moves) + 1,
@@ -207,13 +206,14 @@ class FileRegistry:
             previous=moves[-1].digest if moves else None,
             adapter_id=target.adapter_id,
             gate_id=target.gate_id,
-            kind=kind,
-            log_leaf=log_leaf,
+            kind=target.kind,
+            log_leaf="",
             at=self._clock().isoformat(),
             signature="",
         )
-        pointer = replace(pointer, signature=self._key.sign(pointer.signed_bytes()).hex())
         self._heal_history(alias, moves)
+        pointer = replace(pointer, log_leaf=record(pointer.promotion()))
+        pointer = replace(pointer, signature=self._key.sign(pointer.signed_bytes()).hex())
         write_file(self._folder / f"{alias}.json", canonical_json(pointer))
         append_lines(self._history_path(alias), [canonical_json(pointer)])
         return pointer.promotion()
