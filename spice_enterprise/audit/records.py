@@ -269,7 +269,7 @@ class _Numbers:
     def floating(self, token: str) -> float:
         value = float(token)
         ours = repr(value)
-        if ours != token or ours.endswith(".0"):
+        if ours != token or "e" in ours or ours.endswith(".0"):
             if rfc8785.dumps(value).decode() != token:
                 raise ValueError("a number is not canonical")
             self.respelled.add((ours, token))
