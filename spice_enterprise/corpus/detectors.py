@@ -37,7 +37,7 @@ DATE: Final = (
 _IS: Final = r"(?:\s{0,3}(?:[:=#]|\bis\b|\bwas\b)\s{0,3}|\s{1,3})"
 _NO: Final = r"(?:\s?(?:no\.?|nos\.?|number|num\.?|nr\.?|id(?:entifier)?|code|#))"
 _ID: Final = r"(?=[A-Za-z/.\- ]{0,12}\d)[A-Za-z0-9](?:[A-Za-z0-9/.\-]{2,24}[A-Za-z0-9])"
-_CITY: Final = rf"[{UPPER}][^\W\d_.,;:]{{1,20}}(?:[ \-][^\W\d_.,;:]{{1,20}}){{0,3}}"
+_CITY: Final = rf"[{UPPER}](?:[^\W\d_]|['’]){{1,20}}(?:[ \-](?:[^\W\d_]|['’]){{1,20}}){{0,3}}"
 
 _ORDINARY_WORDS: Final = """
 a account accounting accounts action addendum address adjusted admin administration administrator agenda agreement all
@@ -71,10 +71,18 @@ NOT_NAMES: Final = frozenset(_ORDINARY_WORDS.split())
 """Words that stand where names stand but are none. Ordinary words only: no list of names is used anywhere."""
 
 
+ALSO_NAMES: Final = frozenset(
+    {"april", "august", "branch", "day", "guest", "head", "june", "king", "law", "may", "page", "price", "will"}
+)
+"""Ordinary words that are also names: fine beside a word that is no ordinary one ("June Cox")."""
+
+
 def is_name(value: str) -> bool:
-    """False for values made of ordinary words, or with one among their first words ("Dear Customer", "Name: Project X")."""
+    """False for values that hold an ordinary word ("Dear Customer", "Name: Project X") or nothing else than initials."""
     words = [word.strip(".,'’").casefold() for word in value.split()]
-    return bool(words) and not any(word in NOT_NAMES for word in words) and any(len(word) > 1 for word in words)
+    if any(word in NOT_NAMES and word not in ALSO_NAMES for word in words):
+        return False
+    return any(len(word) > 1 and word not in NOT_NAMES for word in words)
 
 
 def passes_luhn(value: str) -> bool:
@@ -591,7 +599,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule(
         "address_us",
         "ADDRESS",
-        rf"(?<![\w.])\d{{1,6}}[A-Za-z]? (?:[{UPPER}\d][\w.'’\-]{{0,20}} ){{0,5}}[{UPPER}][\w.'’\-]{{1,20}}\.?(?:,? (?:Apt|Suite|Ste|Unit|Floor|#)\.? ?[\w\-]{{1,6}})?"
+        rf"(?<![\w.])\d{{1,6}}[A-Za-z]? (?:[{UPPER}\d][\w.'’\-]{{0,20}} ){{0,5}}[{UPPER}][\w.'’\-]{{1,20}}\.?"
+        r"(?:,? (?:Apt|Suite|Ste|Unit|Floor|#)\.? ?[\w\-]{1,6})?"
         rf"(?:,| –|\n|,\n) ?{_CITY}, ?[A-Z]{{2}}\.? \d{{5}}(?:-\d{{4}})?\b",
         hits=("at {993 Antonio Plains, Mariachester, DE 21697}? The",),
         misses=("12 Items, Total", "993 Antonio Plains"),
@@ -608,7 +617,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule(
         "address_eu",
         "ADDRESS",
-        rf"(?<![\w.])(?:[{UPPER}][\w.'’ßÀ-ž\-]{{1,30}} ){{0,3}}[{UPPER}][\w.'’ßÀ-ž\-]{{1,40}} \d{{1,4}}(?: ?[a-z])?(?:[\-/]\d{{1,4}})?(?:,|\n|,\n) ?(?:[A-Z]{{1,2}}-)?\d{{4,5}} {_CITY}",
+        rf"(?<![\w.])(?:[{UPPER}][\w.'’ßÀ-ž\-]{{1,30}} ){{0,3}}[{UPPER}][\w.'’ßÀ-ž\-]{{1,40}} \d{{1,4}}"
+        rf"(?: ?[a-z])?(?:[\-/]\d{{1,4}})?(?:,|\n|,\n) ?(?:[A-Z]{{1,2}}-)?\d{{4,5}} {_CITY}",
         hits=("at {Rene-Henk-Allee 59, 05534 Bremen} (", "{Sevim-auch Schlauchin-Weg 9/8, 46717 Bremen}\n"),
         misses=("Tier 2, 12345 items",),
     ),
@@ -636,7 +646,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule(
         "strasse",
         "ADDRESS",
-        rf"\b(?:[{UPPER}][\w.\-]{{1,20}} )?[{UPPER}][^\W\d_\-]{{1,24}}(?:-[{UPPER}]?[^\W\d_]{{1,24}}){{0,3}}-?(?:straße|strasse|str\.|weg|gasse|allee|platz|ring|damm|ufer"
+        rf"\b(?:[{UPPER}][\w.\-]{{1,20}} )?[{UPPER}][^\W\d_\-]{{1,24}}(?:-[{UPPER}]?[^\W\d_]{{1,24}}){{0,3}}-?"
+        rf"(?:straße|strasse|str\.|weg|gasse|allee|platz|ring|damm|ufer"
         r"|Straße|Strasse|Weg|Gasse|Allee|Platz|Ring|Damm|Ufer) \d{1,4}[a-z]?(?:[\-/]\d{1,4})?\b",
         score=0.85,
         hits=("in der {Hauptstraße 12}, dann", "{Rosmarie-Jungfer-Weg 942}"),

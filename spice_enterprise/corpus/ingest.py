@@ -70,6 +70,7 @@ class CorpusIngestor:
         """
         self._config = config
         self._policy = policy
+        self._policy_digest = policy.digest()
         self._detector = detector
         self._ner_identity = ner_identity
         self._count_tokens = count_tokens
@@ -97,7 +98,7 @@ class CorpusIngestor:
         clean = self._read_all(source, documents, scrubber, sandbox, rejections, on_progress)
         self._check_quarantine(rejections, len(listed))
         clean = self._named_again([_swept(item, scrubber) for item in clean], scrubber)
-        rejections = [dataclasses.replace(r, uri=scrubber.scrub_name(r.uri)) for r in rejections]
+        rejections = [dataclasses.replace(r, uri=scrubber.sweep_name(r.uri)) for r in rejections]
         chunks = self._chunks(clean, rejections)
         self._check_quarantine(rejections, len(listed))
         residual = self._residual(chunks, scrubber)
@@ -108,7 +109,7 @@ class CorpusIngestor:
             rejections=tuple(rejections),
             removed=tuple(sorted(removed.items())),
             residual_findings=residual,
-            pii_policy_digest=self._policy.digest(),
+            pii_policy_digest=self._policy_digest,
             ner_model=self._ner_identity,
             isolation=sandbox.isolation,
             digest=digest_of([[chunk.chunk_id, chunk.split] for chunk in chunks]),
@@ -157,7 +158,7 @@ class CorpusIngestor:
     def _named_again(self, clean: Sequence[_Clean], scrubber: Scrubber) -> list[_Clean]:
         """Scrub the file names once more, now that the names inside the documents are known."""
         return [
-            dataclasses.replace(item, document=dataclasses.replace(item.document, uri=scrubber.scrub_name(item.document.uri)))
+            dataclasses.replace(item, document=dataclasses.replace(item.document, uri=scrubber.sweep_name(item.document.uri)))
             for item in clean
         ]
 
@@ -194,7 +195,7 @@ class CorpusIngestor:
             text=cut.text,
             redactions=redactions_in(cut.text),
             split=split,
-            pii_policy_digest=self._policy.digest(),
+            pii_policy_digest=self._policy_digest,
             token_count=cut.token_count,
             page=page_of(cut.start, item.scrubbed.page_starts),
             section=cut.section,

@@ -197,8 +197,8 @@ def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    first = rows[0]
-    if len(rows) < 2 or len(first) < 2 or not all(first) or any(re.search(r"\d", c) or len(c) > 60 for c in first):
+    first = rows[0] if len(rows) > 1 else []
+    if len(first) < 2 or not all(first) or any(re.search(r"\d", c) or len(c) > 60 for c in first):
         return False
     return len(first) > 2 or all(len(row) == 2 and re.match(r"[-+$€£(]?\d", row[1]) for row in rows[1:])
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.config import EMBEDDED_MODEL
-from spice_enterprise.corpus.detectors import NOT_NAMES, PatternDetector
+from spice_enterprise.corpus.detectors import NOT_NAMES, PatternDetector, is_name
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
@@ -126,7 +126,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Engine(SpacyNlpEngine):  # type: ignore[misc]  # Presidio has no types
+class _Engine(SpacyNlpEngine):
     """Presidio's spaCy engine for one directory, NER only, with words in place of the missing lemmas."""
 
     def __init__(self, path: Path) -> None:
@@ -137,7 +137,7 @@ class _Engine(SpacyNlpEngine):  # type: ignore[misc]  # Presidio has no types
     def load(self) -> None:
         """Load by path; Presidio's own loader would download a missing model."""
         unused = ["tagger", "parser", "senter", "attribute_ruler", "lemmatizer"]
-        self.nlp: dict[str, Any] | None = {"en": spacy.load(self._path, exclude=unused)}
+        self.nlp = {"en": spacy.load(self._path, exclude=unused)}  # type: ignore[assignment]  # Presidio infers None
 
     def _doc_to_nlp_artifact(self, doc: Any, language: str) -> NlpArtifacts:
         artifacts = super()._doc_to_nlp_artifact(doc, language)
@@ -272,7 +272,7 @@ def _is_plausible(span: Span, window: str) -> bool:
     words = [word for word in words if word.casefold() not in _FUNCTION_WORDS]
     telling = [word for word in words if not _is_ordinary(word.casefold())]
     is_capital = any(word[0].isupper() for word in telling)
-    return is_capital and (span.entity != "PERSON" or len(telling) == len(words))
+    return is_capital and (span.entity != "PERSON" or is_name(" ".join(words)))
 
 
 def _is_ordinary(word: str) -> bool:

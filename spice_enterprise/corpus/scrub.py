@@ -25,6 +25,7 @@ from typing import Final
 
 from spice_enterprise.config import EMBEDDED_MODEL
 from spice_enterprise.corpus.detectors import NOT_NAMES
+from spice_enterprise.corpus.sources import MEDIA_TYPES
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.policy import PiiLabel, PiiPolicy, load_pii
 from spice_enterprise.protocols import Detector
@@ -115,7 +116,7 @@ class Scrubber:
         self._key = key
         self._allowed = frozenset(_folded(value) for value in policy.allow)
         self._known = Lexicon()
-        self._names: dict[str, str] = {}
+        self._name_words: set[str] = set()
 
     def detect(self, text: str) -> list[Span]:
         """Return what would be removed from `text`: settled, without overlap, in order."""
@@ -156,13 +157,17 @@ class Scrubber:
         return sum(1 for span in self._known.find(_masked(text)) if not self._is_allowed(text[span.start : span.end]))
 
     def scrub_name(self, name: str) -> str:
-        """Return a relative path without what is detected in it, and without what the run knows; the suffix stays."""
-        suffix = PurePosixPath(name).suffix
-        stem = name.removesuffix(suffix)
-        # a name's parts are joined by signs that prose does not use; one space each keeps the offsets
-        spoken = re.sub(r"[_\-+.]", " ", stem)
-        found = [*self._detector.detect(spoken), *self._detector.detect(stem), *self._known.find(spoken)]
-        spans = self._kept_out(_settled(found, stem), stem)
+        """Return a relative path without what is detected in it; the suffix of a known kind of file stays."""
+        stem, spoken, suffix = _spoken(name)
+        spans = self._kept_out(_settled(self._detector.detect(spoken), stem), stem)
+        return self._replace(stem, spans, _Mentions(stem)) + suffix
+
+    def sweep_name(self, name: str) -> str:
+        """Return a scrubbed path without what the documents of the run showed to be personal, parts of names included."""
+        stem, spoken, suffix = _spoken(name)
+        parts = (m for m in _RUN.finditer(spoken) if m.group().casefold() in self._name_words)
+        mentions = [Span(start=m.start(), end=m.end(), entity=_NAME_LABEL, score=1.0, detector="mention") for m in parts]
+        spans = self._kept_out(_settled([*self._known.find(spoken), *mentions], stem), stem)
         return self._replace(stem, spans, _Mentions(stem)) + suffix
 
     def _find(self, text: str, mentions: "_Mentions") -> list[Span]:
@@ -203,7 +208,9 @@ class Scrubber:
 
     def _remember(self, value: str, entity: str) -> None:
         """Keep a value that is surely personal wherever it stands: full names, and anything with digits or an @."""
-        is_full_name = entity == _NAME_LABEL and len(name_parts(value)) >= 2
+        parts = name_parts(value) if entity == _NAME_LABEL else []
+        self._name_words |= {part for part in parts if _is_telling(part, entity)}
+        is_full_name = len(parts) >= 2
         is_exact = entity not in _NAMED_LABELS and entity != "DATE_OF_BIRTH" and bool(re.search(r"[\d@]", value))
         if is_full_name or is_exact:
             self._known.add(value, entity)
@@ -284,6 +291,14 @@ def _folded(value: str) -> str:
 def _masked(text: str) -> str:
     """Return text with each placeholder as a dull lower-case word of the same length, so that none is ever detected."""
     return PLACEHOLDER.sub(lambda match: "x" * len(match.group()), text)
+
+
+def _spoken(name: str) -> tuple[str, str, str]:
+    """Return a path's stem, the stem as prose of the same length (its parts apart, placeholders masked), and its suffix."""
+    suffix = PurePosixPath(name).suffix
+    suffix = suffix if suffix.lower() in MEDIA_TYPES else ""
+    stem = name.removesuffix(suffix)
+    return stem, re.sub(r"[_\-+.]", " ", _masked(stem)), suffix
 
 
 def _settled(spans: Iterable[Span], text: str) -> list[Span]:
