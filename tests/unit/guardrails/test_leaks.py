@@ -7,10 +7,23 @@ from spice_enterprise.records import Rollout, RolloutGroup, Span, Step
 
 CANARY = "CANARY-0123456789abcdef"
 STEP = Step(
-    number=3, adapter_id="adapter_0", rollout_ids=(), is_applied=True, reward_mean=0.4, reward_std=0.3,
-    challenger_reward_mean=0.2, reasoner_reward_mean=0.5, frac_zero_std=0.2, loss=0.01, grad_norm=0.8, kl_nats_per_token=0.0, entropy_nats_per_token=1.2,
-    length_mean_tokens=30.0, invalid_rate=0.4, trained_tokens=100,
-)  # fmt: skip
+    number=3,
+    adapter_id="adapter_0",
+    rollout_ids=(),
+    is_applied=True,
+    reward_mean=0.4,
+    reward_std=0.3,
+    challenger_reward_mean=0.2,
+    reasoner_reward_mean=0.5,
+    frac_zero_std=0.2,
+    loss=0.01,
+    grad_norm=0.8,
+    kl_nats_per_token=0.0,
+    entropy_nats_per_token=1.2,
+    length_mean_tokens=30.0,
+    invalid_rate=0.4,
+    trained_tokens=100,
+)
 
 
 class Digits:
