@@ -244,7 +244,7 @@ def _config(path: Path, workspace: Path | None, name: str | None, sets: Sequence
         return build_config({"corpus": str(path)}, overrides, where=path.name)
     try:
         return load_config(path, overrides)
-    except AttributeError:
+    except (AttributeError, TypeError):
         sections = sorted({key.split(".")[0] for key in overrides if "." in key})
         message = f"{path.name}: not a section: {', '.join(sections)}"
         raise ConfigError(message, hint="write keys below it, or remove the line") from None
@@ -625,7 +625,7 @@ NUMBERS: Final[dict[type, tuple[str, ...]]] = {
 def _facts(record: Any) -> dict[str, object]:
     """Return a record's id, kind, parents and key numbers."""
     numbers = {name: getattr(record, name) for name in NUMBERS[type(record)]}
-    return {"id": id_of(record), "kind": type(record).__name__, **numbers, "parents": _few_parents(record)}
+    return {"id": id_of(record), "record": type(record).__name__, **numbers, "parents": _few_parents(record)}
 
 
 def _few_parents(record: Any) -> list[str]:
@@ -638,7 +638,7 @@ def _facts_line(record: Any) -> str:
     facts = _facts(record)
     numbers = [f"{name} {_short(facts[name])}" for name in NUMBERS[type(record)]]
     parents = " ".join(_few_parents(record))
-    return f"{facts['id']:<24} {facts['kind']:<14} {'  '.join(numbers)}{f'  <- {parents}' if parents else ''}"
+    return f"{facts['id']:<24} {facts['record']:<14} {'  '.join(numbers)}{f'  <- {parents}' if parents else ''}"
 
 
 def _short(value: object) -> str:

