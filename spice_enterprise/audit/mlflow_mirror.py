@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import mlflow.environment_variables as switches
+import mlflow.store.db.utils as database
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -233,7 +234,7 @@ class MlflowMirror:
         self._copy(client, Path(entry["from"]), entry["to"])
         _ensure_model(client, entry["model"])
         number = self._version_of(client, entry)
-        names = client.get_registered_model(entry["model"]).aliases
+        names = {name: str(held) for name, held in client.get_registered_model(entry["model"]).aliases.items()}
         before = names.get(entry["alias"])
         if before == number:
             return
@@ -258,9 +259,9 @@ class MlflowMirror:
 
 
 def _quiet_client(uri: str) -> MlflowClient:
-    """Return a client; MLflow and its migrations say nothing below a warning."""
+    """Return a client; MLflow and its migrations say nothing below an error, for a warning may quote what was sent."""
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -273,11 +274,14 @@ def _restrained() -> Iterator[None]:
         switches.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT: True,
     }
     before = {switch: switch.get_raw() for switch in ours}
+    attempts = database.MAX_RETRY_COUNT
     for switch, value in ours.items():
         switch.set(value)
+    database.MAX_RETRY_COUNT = 1  # ten attempts on a database that is away take 100 s, and no setting says otherwise
     try:
         yield
     finally:
+        database.MAX_RETRY_COUNT = attempts
         for switch, raw in before.items():
             switch.unset() if raw is None else switch.set(raw)
 
