@@ -30,6 +30,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from spice_enterprise import demo as demo_corpus
@@ -289,8 +290,8 @@ class _Line:
     @classmethod
     def of(cls, event: Progress) -> Self:
         count = f"{event.done}/{event.total}" if event.total else ""
-        numbers = [_number_text(name, value) for name, value in event.numbers]
-        return cls(event.stage, count, "  ".join([event.message, *numbers]))
+        ordered = sorted(event.numbers, key=lambda pair: pair[0] != "left_s")  # what a narrow terminal must not cut off
+        return cls(event.stage, count, "  ".join([event.message, *(_number_text(name, value) for name, value in ordered)]))
 
     def __str__(self) -> str:
         return f"{self.stage:<10} {self.count:>9}  {self.rest}".rstrip()
@@ -303,7 +304,7 @@ def _number_text(name: str, value: float) -> str:
         return f"{value:.1f} s"
     if name.endswith("_rate"):
         return f"{name.removesuffix('_rate')} {value:.0%}"
-    return f"{name.replace('_per_s', '/s').replace('_', ' ')} {value:.3g}"
+    return f"{name.removesuffix('_reward').replace('_per_s', '/s').replace('_', ' ')} {value:.3g}"
 
 
 def _minutes(seconds: float) -> str:
@@ -323,11 +324,12 @@ class Screen:
             self._bars = Bars(
                 SpinnerColumn(),
                 TextColumn("{task.description:<10}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rest]}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
+                TextColumn("{task.fields[rest]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
                 console=Console(stderr=True),
                 transient=True,
+                expand=True,
             )
 
     def __enter__(self) -> Self:

@@ -581,7 +581,21 @@ def test_plain_progress_is_thinned_but_ends_are_kept(capsys: pytest.CaptureFixtu
 def test_numbers_have_units(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = (("challenger_reward", 0.1234), ("valid_rate", 0.5), ("tokens_per_s", 88.0), ("left_s", 125.0))
     cli.Screen()(Progress(stage="self-play", message="step", done=3, total=3, numbers=numbers))
-    assert "step  challenger reward 0.123  valid 50%  tokens/s 88  left 2 min 05 s" in capsys.readouterr().err
+    assert "step  left 2 min 05 s  challenger 0.123  valid 50%  tokens/s 88" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_live_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with cli.Screen() as screen:
+        screen(Progress(stage="job", message="starting"))
+        screen(Progress(stage="corpus", message="begin"))
+        screen(Progress(stage="corpus", message="document", done=3, total=10))
+        screen(Progress(stage="corpus", message="done", numbers=(("seconds", 1.5),)))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "corpus     ok  1.5 s" in shown.err.replace("\x1b[1;32m", "").replace("\x1b[0m", "")
 
 
 def test_a_closed_terminal_does_not_stop_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
