@@ -159,9 +159,6 @@ class RunStore:
                 return version
         raise _unknown(adapter_id)
 
-    def _stored(self, cls: type[Stored]) -> tuple[Stored, ...]:
-        return self.all(cls)
-
     def _records_path(self, cls: type[object]) -> Path:
         return self.run_dir / "records" / f"{FILES[cls]}.jsonl"  # type: ignore[index]  # KeyError: not a stored record
 
@@ -212,8 +209,9 @@ class RunStore:
 
     def _index(self) -> Iterator[tuple[str, AnyRecord]]:
         corpus = self.load("corpus", Corpus)
-        for record in (*corpus.documents, *corpus.chunks) if corpus else ():
-            yield id_of(record), record
+        if corpus is not None:
+            yield from ((document.document_id, document) for document in corpus.documents)
+            yield from ((chunk.chunk_id, chunk) for chunk in corpus.chunks)
         for played in self.played():
             for task in played.tasks:
                 yield task.task_id, task
@@ -221,7 +219,8 @@ class RunStore:
                 for rollout in item.group.rollouts:
                     yield rollout.rollout_id, rollout
         for cls in FILES:
-            yield from ((id_of(stored), stored) for stored in self._stored(cls))
+            for stored in self.all(cls):
+                yield id_of(stored), stored
 
 
 def parents_of(record: AnyRecord) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The loop on fakes: learn, alarm, go back, halt, crash and continue."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ class World:
         self.store = RunStore(folder)
         self.player, self.trainer = FakePlayer(), FakeTrainer()
         self.audit, self.window = MemoryAudit(), MemoryWindow()
-        self.sampler = ScriptedSampler(lambda prompt, random: "x")  # noqa: ARG005 - the script's signature
+        self.sampler = ScriptedSampler(lambda prompt, random: "x")
         self.settings = LoopSettings(run="r", steps=steps, chunks_per_step=2, seed=0, max_restores=max_restores)
         self.alarms = alarms
         self.lines: list[Progress] = []
@@ -66,7 +67,7 @@ def test_each_version_names_its_parent_and_its_step(tmp_path: Path) -> None:
     world.play()
     versions = world.store.all(AdapterVersion)
     steps = {s.step_id: s.number for s in world.store.all(Step)}
-    for before, after in zip(versions, versions[1:], strict=False):
+    for before, after in pairwise(versions):
         assert after.parent_adapter_id == before.adapter_id
         assert steps[after.step_id or ""] == after.step
 

@@ -41,7 +41,12 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_all_problems_come_at_once_without_values(tmp_path: Path) -> None:
-    text = 'corpus: docs\nseed: -1\nname: "SECRET NAME"\nselfplay: {steps: "3", chunks_per_step: 0}\ntraining: {learning_rate: .nan}\n'
+    text = """corpus: docs
+seed: -1
+name: "SECRET NAME"
+selfplay: {steps: "3", chunks_per_step: 0}
+training: {learning_rate: .nan}
+"""
     error = problems(write(tmp_path / "c.yaml", text))
     paths = {problem.split(":")[0] for problem in error.problems}
     assert paths == {"seed", "name", "selfplay.steps", "selfplay.chunks_per_step", "training.learning_rate"}

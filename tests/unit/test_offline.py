@@ -64,13 +64,18 @@ def test_the_guard_counts_and_refuses_an_attempt() -> None:
     assert attempts == 2
 
 
+def connect(host: str) -> None:
+    with socket.socket() as sock:
+        sock.settimeout(0.01)
+        sock.connect((host, 80))
+
+
 def test_a_guard_that_is_not_watching_counts_nothing() -> None:
     enable_socket()
     offline.GUARD.start(is_offline=False)
     offline.GUARD.stop()
-    with pytest.raises(OSError), socket.socket() as sock:  # noqa: PT011 - any refusal of the machine will do
-        sock.settimeout(0.01)
-        sock.connect(("192.0.2.1", 80))
+    with pytest.raises(OSError):  # noqa: PT011 - any refusal of the machine will do
+        connect("192.0.2.1")
     assert offline.GUARD.attempts == 0
 
 
@@ -79,9 +84,8 @@ def test_the_named_tracking_host_is_not_outside() -> None:
     guard = offline.ConnectionGuard()
     guard.start(is_offline=True, allowed_host="192.0.2.7")
     try:
-        with pytest.raises(OSError) as caught, socket.socket() as sock:  # noqa: PT011
-            sock.settimeout(0.01)
-            sock.connect(("192.0.2.7", 80))
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - any refusal of the machine will do
+            connect("192.0.2.7")
         assert not isinstance(caught.value, offline.OutsideConnectionError)
     finally:
         assert guard.stop() == 0
