@@ -353,7 +353,7 @@ class Screen:
             self._bars = None
 
     def _draw(self, bars: Bars, event: Progress) -> None:
-        if event.message == "done" and self._task is not None:
+        if event.message == "done" and not event.total and self._task is not None:
             bars.remove_task(self._task)
             self._task = None
             bars.console.print(_coloured(f"{event.stage:<10} ok  {_Line.of(event).rest.removeprefix('done').strip()}"))

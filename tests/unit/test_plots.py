@@ -27,6 +27,11 @@ def test_a_line_runs_from_the_lower_left_to_the_upper_right() -> None:
     assert re.search(r'points="44\.0,164\.0 252\.0,94\.0 460\.0,24\.0"', plot)
 
 
+def test_a_scale_that_does_not_begin_at_zero_fills_the_plot() -> None:
+    plot = line_plot("high", [1, 2], [("a", [2.0, 3.0])])
+    assert 'points="44.0,164.0 460.0,24.0"' in plot
+
+
 def test_a_line_breaks_where_a_value_is_missing_and_is_crossed_where_it_is_not_finite() -> None:
     plot = line_plot("gaps", [1, 2, 3, 4, 5, 6], [("a", [0.1, 0.2, None, 0.3, math.nan, 0.4])])
     assert plot.count("<polyline") == 1
