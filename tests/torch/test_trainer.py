@@ -281,3 +281,12 @@ def test_a_sampler_that_served_an_older_version_does_not_disturb_the_next_step(m
 def test_nothing_works_before_start(world):
     with pytest.raises(TrainingError, match="was not started"):
         world.trainer.update([], number=1)
+
+
+@pytest.mark.parametrize("changes", [{"dequantise": "never"}, {"compute_dtype": "bfloat16"}, {"quantization": "none"}])
+def test_other_ways_to_hold_the_base_pass_the_delivery_check(make_world, tmp_path, changes):
+    world = make_world(tmp_path / "run", **changes)
+    version = run(world, [1, 2])
+    step, last = world.step(version, 3)
+    assert step.is_applied
+    assert last.parent_adapter_id == version.adapter_id
