@@ -150,6 +150,8 @@ class Rule:
     pattern: re.Pattern[str]
     score: float
     check: Callable[[str], bool] | None = None
+    is_grouped: bool = False
+    """Groups of digits with blanks between: when the check fails, it is tried on fewer groups."""
     cue: str = ""
     """A character or lower-case word without which the pattern cannot match: texts without it are skipped."""
     hits: tuple[str, ...] = field(default=(), repr=False)
@@ -159,10 +161,19 @@ class Rule:
         """Yield a span per match that passes the check."""
         group: str | int = "v" if "v" in self.pattern.groupindex else 0
         for match in self.pattern.finditer(text):
-            value = match.group(group)
-            if value and (self.check is None or self.check(value)):
-                start, end = match.span(group)
+            start, end = match.span(group)
+            value = self._passing(text[start:end])
+            if value:
+                end = start + len(value)
                 yield Span(start=start, end=end, entity=self.entity, score=self.score, detector=self.rule_id)
+
+    def _passing(self, value: str) -> str:
+        """Return the value if it passes the check; of a grouped one the part that does, or nothing."""
+        while value and self.check is not None and not self.check(value):
+            # the number after a spaced number is matched too, so groups are dropped from the end
+            shorter = re.match(r"(.+)[ \-]", value) if self.is_grouped else None
+            value = shorter[1] if shorter else ""
+        return value
 
 
 def _rule(  # noqa: PLR0913 - a table row
@@ -173,12 +184,23 @@ def _rule(  # noqa: PLR0913 - a table row
     score: float = 0.9,
     check: Callable[[str], bool] | None = None,
     cue: str = "",
+    is_grouped: bool = False,
     flags: re.RegexFlag = re.NOFLAG,
     hits: tuple[str, ...] = (),
     misses: tuple[str, ...] = (),
 ) -> Rule:
     compiled = re.compile(pattern, flags)
-    return Rule(rule_id=rule_id, entity=entity, pattern=compiled, score=score, check=check, cue=cue, hits=hits, misses=misses)
+    return Rule(
+        rule_id=rule_id,
+        entity=entity,
+        pattern=compiled,
+        score=score,
+        check=check,
+        cue=cue,
+        is_grouped=is_grouped,
+        hits=hits,
+        misses=misses,
+    )
 
 
 _I: Final = re.IGNORECASE
@@ -294,7 +316,8 @@ RULES: Final[tuple[Rule, ...]] = (
         r"\b[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]{4}){2,7}(?:[ \-]?[A-Z0-9]{1,3})?\b",
         score=1.0,
         check=passes_mod97,
-        hits=("to {DE89 3704 0044 0532 0130 00}.", "{GB77ZCWB86981454469934}"),
+        is_grouped=True,
+        hits=("to {DE89 3704 0044 0532 0130 00}.", "{BE68 5390 0754 7034} 2024", "{GB77ZCWB86981454469934}"),
         misses=("DE00370400440532013000", "ISO27001"),
     ),
     _rule(
@@ -311,7 +334,8 @@ RULES: Final[tuple[Rule, ...]] = (
         rf"{_START}\d{{4,6}}(?:[ \-]?\d{{2,6}}){{2,4}}{_END}",
         score=0.95,
         check=passes_luhn,
-        hits=("card {4111 1111 1111 1111} ok", "{4065632556145682}"),
+        is_grouped=True,
+        hits=("card {4111 1111 1111 1111} 17", "{4065632556145682}"),
         misses=("4111 1111 1111 1112", "1234567890123"),
     ),
     _rule(

@@ -145,7 +145,7 @@ class CorpusIngestor:
         if isinstance(parsed, Unparsed):
             return _rejected(document, parsed.code, parsed.reason)
         text = "\f".join(parsed.pages)
-        digest = hmac.new(self._key, " ".join(text.split()).encode(), hashlib.sha256).hexdigest()
+        digest = hmac.new(self._key, b"text|" + " ".join(text.split()).encode(), hashlib.sha256).hexdigest()
         if digest in seen:
             return _rejected(document, "E_DEDUP", "the same text as an earlier document")
         seen.add(digest)

@@ -129,13 +129,16 @@ def _kind_of(data: bytes) -> str:
 
 
 def normalise(text: str) -> str:
-    """Return text without control, format and tag characters, with compatibility letters folded and plain line ends.
+    """Return text without control, format and tag characters, with compatibility letters folded and white space plain.
 
     Superscripts and fractions stay: folding them would change numbers.
     """
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     text = unicodedata.normalize("NFC", _ODD.sub(lambda match: _fold(match.group()), text))
     text = re.sub(r"[ \t]+\n", "\n", text)
+    # columns set with spaces: a name in them must read as a name
+    text = re.sub(r"^[ \t]{4,}(?![ \t\-*\d])", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<=[^ \t\n])[ \t]{2,}", " ", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
@@ -200,7 +203,7 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     first = rows[0] if len(rows) > 1 else []
     if len(first) < 2 or not all(first) or any(re.search(r"\d", c) or len(c) > 60 for c in first):
         return False
-    return len(first) > 2 or all(len(row) == 2 and re.match(r"[-+$€£(]?\d", row[1]) for row in rows[1:])
+    return len(first) > 2 or all(re.fullmatch(r"[-+$€£(]?\d[\d.,]*[%)]?", row[1]) for row in rows[1:])
 
 
 def _fact_row(names: Sequence[str], row: Sequence[str]) -> str:

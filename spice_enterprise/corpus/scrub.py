@@ -43,7 +43,7 @@ _WORD: Final = re.compile(r"(?<![\w@./\-])[^\W\d_]+(?![\w@/\-]|\.\w)")
 _MAX_GAP_CHARS: Final = 3
 _NAME_LABEL: Final = "PERSON"
 _NAMED_LABELS: Final = frozenset({"PERSON", "ORGANIZATION", "LOCATION"})
-"""Labels whose values are words: their other mentions count only where they are capitalised."""
+"""Labels whose values are words: their other mentions count only where they are capitalised, full names excepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +87,14 @@ class Lexicon:
                     break
 
     def _is_mention(self, text: str, runs: Sequence[tuple[int, int, str]], value: tuple[str, ...]) -> bool:
-        """True when the runs stand close together and, for words, are capitalised."""
-        gaps = (text[a[1] : b[0]] for a, b in pairwise(runs))
+        """True when the runs stand close together and, for words, are capitalised; a full name may be all lower-case."""
+        gaps = [text[a[1] : b[0]] for a, b in pairwise(runs)]
         if any(len(gap) > _MAX_GAP_CHARS for gap in gaps):
             return False
-        needs_capital = self._by_first[value[0]][value] in _NAMED_LABELS
-        return not needs_capital or all(not run[0].islower() or run in _LOWER_PARTS for _, _, run in runs)
+        entity = self._by_first[value[0]][value]
+        small = [run[0].islower() and run not in _LOWER_PARTS for _, _, run in runs]
+        is_lower_name = entity == _NAME_LABEL and len(value) > 1 and all(small) and not any(". " in gap for gap in gaps)
+        return entity not in _NAMED_LABELS or not any(small) or is_lower_name
 
 
 _LOWER_PARTS: Final = frozenset(
@@ -159,7 +161,16 @@ class Scrubber:
     def scrub_name(self, name: str) -> str:
         """Return a relative path without what is detected in it; the suffix of a known kind of file stays."""
         stem, spoken, suffix = _spoken(name)
-        spans = self._kept_out(_settled(self._detector.detect(spoken), stem), stem)
+        # ids keep their hyphens and dots, names lose them: both readings in one go
+        readings = f"{re.sub(r'[_+]', ' ', _masked(stem))}\n\n{spoken}"
+        second = len(stem) + 2
+        found = [
+            dataclasses.replace(span, start=span.start - offset, end=span.end - offset)
+            for span in self._detector.detect(readings)
+            for offset in (0 if span.end <= len(stem) else second,)
+            if span.start >= offset
+        ]
+        spans = self._kept_out(_settled(found, stem), stem)
         return self._replace(stem, spans, _Mentions(stem)) + suffix
 
     def sweep_name(self, name: str) -> str:

@@ -1,0 +1,65 @@
+from spice_enterprise.corpus.chunking import cut_document, page_of
+from spice_enterprise.corpus.scrub import excerpt
+
+
+def words(text):
+    return len(text.split())
+
+
+def scrubbed(text):
+    return excerpt(text, 0, len(text))
+
+
+def cut(text, most=20, least=5):
+    return cut_document(scrubbed(text), words, most=most, least=least)
+
+
+def test_a_short_document_is_one_chunk():
+    (only,) = cut("  One sentence here.  ")
+    assert (only.text, only.token_count, only.section) == ("One sentence here.", 3, None)
+
+
+def test_sections_are_the_first_choice_then_paragraphs_then_sentences():
+    text = "# First\n\n" + "a " * 9 + "b.\n\n# Second\n\n" + "c " * 9 + "d."
+    first, second = cut(text)
+    assert first.text.startswith("# First")
+    assert second.text.startswith("# Second")
+    assert (first.section, second.section) == ("First", "Second")
+    paragraphs = cut("a " * 11 + "b.\n\n" + "c " * 5 + "d. E " + "e " * 9 + "f.")
+    assert paragraphs[0].text.endswith("b.")
+    sentences = cut("A " * 11 + "b. " + "C " * 11 + "d.")
+    assert [c.text[-2:] for c in sentences] == ["b.", "d."]
+
+
+def test_abbreviations_and_numbers_do_not_end_a_sentence():
+    text = "We met Dr. Weiss of Acme Inc. Berlin at No. 12 and J. Doe. " + "Then " * 12 + "end."
+    assert cut(text)[0].text.endswith("Doe.")
+
+
+def test_a_long_sentence_is_cut_between_words_and_never_in_a_placeholder():
+    text = "word " * 30 + "[PERSON_abcdef] " + "word " * 30
+    cuts = cut(text)
+    assert all(c.token_count <= 20 for c in cuts)
+    assert sum(c.text.count("[PERSON_abcdef]") for c in cuts) == 1
+
+
+def test_a_word_longer_than_a_chunk_is_cut_too():
+    cuts = cut_document(scrubbed("x" * 500), len, most=100, least=5)
+    assert [c.token_count <= 100 for c in cuts] == [True] * len(cuts)
+    assert "".join(c.text for c in cuts) == "x" * 500
+
+
+def test_a_short_tail_is_joined_or_evened_out():
+    joined = cut("A " * 11 + "b. C d.", most=20)
+    assert len(joined) == 1
+    evened = cut(". ".join(["Aa bb cc dd"] * 5) + ". E f.", most=20, least=5)
+    assert [c.token_count >= 5 for c in evened] == [True, True]
+
+
+def test_no_text_no_chunks():
+    assert cut(" \n\n ") == []
+
+
+def test_pages():
+    assert page_of(3, (0,)) is None
+    assert [page_of(i, (0, 10, 20)) for i in (0, 9, 10, 25)] == [1, 1, 2, 3]

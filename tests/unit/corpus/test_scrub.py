@@ -1,0 +1,208 @@
+import pytest
+
+from spice_enterprise.corpus import scrub as module
+from spice_enterprise.corpus.detectors import PatternDetector
+from spice_enterprise.corpus.scrub import PLACEHOLDER, Lexicon, Scrubber, excerpt, name_parts, redactions_in
+from spice_enterprise.errors import ScrubError
+from spice_enterprise.policy import PiiLabel, load_pii
+from spice_enterprise.records import Span
+
+KEY = b"k" * 32
+
+
+class Words:
+    """Finds given words as whole words, under one label."""
+
+    def __init__(self, entity="PERSON", *words, score=0.9):
+        self.entity, self.words, self.score = entity, words, score
+
+    def detect(self, text):
+        spans = []
+        for word in self.words:
+            start = text.find(word)
+            while start >= 0:
+                end = start + len(word)
+                spans.append(Span(start=start, end=end, entity=self.entity, score=self.score, detector="words"))
+                start = text.find(word, end)
+        return spans
+
+
+def scrubber(detector=None, key=KEY, **changes):
+    policy = load_pii()
+    if changes:
+        policy = policy.model_copy(update=changes)
+    return Scrubber(policy, detector or PatternDetector(), key)
+
+
+MAIL = """From: Claire Delannoy <claire.delannoy@li.com>
+To: Speer, Bernt <bernt.speer@moody.com>
+
+Hi Bernt,
+
+the fee of 12,500 EUR is due on 17 March 2024. Ms. Delannoy and SPEER agree; Claire's phone is +49 30 1234567.
+
+Thanks,
+Claire
+"""
+
+
+def test_every_mention_of_a_person_goes_under_one_placeholder():
+    text = scrubber().scrub_document(MAIL).text
+    for value in ("Claire", "Delannoy", "Bernt", "Speer", "SPEER", "li.com", "1234567"):
+        assert value not in text
+    claire, bernt = (PLACEHOLDER.findall(text), text.split("From: ")[1].split(" ")[0], text.split("To: ")[1].split(" ")[0])[1:]
+    assert text.count(claire) == 4
+    assert text.count(bernt) == 3
+    assert claire != bernt
+    assert "the fee of 12,500 EUR is due on 17 March 2024" in text
+
+
+def test_placeholders_depend_on_key_and_value_only():
+    first = scrubber().scrub_document("To: Anna Weiss\nmail anna@x.org").text
+    second = scrubber().scrub_document("Name: WEISS, ANNA\n").text
+    assert first.split("To: ")[1].split("\n")[0] == second.split("Name: ")[1].strip()
+    assert first != scrubber(key=b"x" * 32).scrub_document("To: Anna Weiss\nmail anna@x.org").text
+
+
+def test_scrubbing_scrubbed_text_changes_nothing():
+    once = scrubber().scrub_document(MAIL)
+    twice = scrubber().scrub_document(once.text)
+    assert twice.text == once.text
+    assert twice.removed == ()
+    assert twice.redactions == once.redactions
+
+
+def test_redactions_point_at_the_placeholders_and_counts_at_what_went():
+    scrubbed = scrubber().scrub_document("mail a.b@x.org and c.d@y.org, IP 10.1.2.3")
+    assert [scrubbed.text[r.start : r.end].split("_")[0] for r in scrubbed.redactions] == ["[EMAIL", "[EMAIL", "[IP"]
+    assert scrubbed.removed == (("EMAIL", 2), ("IP_ADDRESS", 1))
+    assert "x.org" not in repr(scrubbed)
+
+
+def test_secrets_get_a_placeholder_that_links_nothing():
+    text = scrubber().scrub_document("password: hunter2! CANARY-0123456789abcdef").text
+    assert text == "password: [PASSWORD] [CANARY]"
+
+
+def test_the_policy_decides_what_is_kept():
+    labels = {"PERSON": PiiLabel(action="keep"), "EMAIL": PiiLabel()}
+    assert scrubber(labels=labels).scrub_document("Dr. Anna Weiss, a@x.org").text.startswith("Dr. Anna Weiss, [EMAIL_")
+    allowed = scrubber(Words("ORGANIZATION", "Kubernetes", "Acme Group"), allow=("kubernetes",))
+    assert allowed.scrub_document("Kubernetes at Acme Group").text.startswith("Kubernetes at [ORGANIZATION_")
+
+
+def test_scores_below_the_threshold_are_left():
+    labels = {"PERSON": PiiLabel(threshold=0.8)}
+    assert scrubber(Words("PERSON", "Weiss", score=0.7), labels=labels).scrub_document("Weiss came").text == "Weiss came"
+
+
+def test_a_label_the_policy_does_not_know_is_replaced():
+    assert scrubber(Words("BADGE", "B77")).scrub_document("pass B77").text.startswith("pass [BADGE_")
+
+
+def test_overlaps_leave_nothing_of_either_value():
+    class Both:
+        def detect(self, text):
+            if "Weiss" not in text:
+                return []
+            return [
+                Span(start=0, end=10, entity="PERSON", score=0.85, detector="a"),
+                Span(start=5, end=20, entity="ORGANIZATION", score=0.8, detector="b"),
+            ]
+
+    text = scrubber(Both()).scrub_document("Anna Weiss Consulting pays").text
+    assert not any(part in text for part in ("Anna", "Weiss", "Consult "))
+    assert "PERSON" in text
+    assert "ORGANIZATION" in text
+
+
+def test_an_ordinary_word_found_as_a_name_is_not_spread():
+    text = (
+        scrubber(Words("PERSON", "Grant Hill")).scrub_document("Grant Hill asked for a grant. Hill left. The Grant is paid.").text
+    )
+    assert "a grant." in text
+    assert "Hill" not in text
+
+
+def test_a_detector_that_never_stops_is_refused():
+    class Endless:
+        def __init__(self):
+            self.calls = 0
+
+        def detect(self, text):
+            self.calls += 1
+            start = text.find(f"w{self.calls:02}")
+            return [Span(start=start, end=start + 3, entity="USERNAME", score=1.0, detector="x")] if start >= 0 else []
+
+    text = " ".join(f"w{i:02}" for i in range(40)) + " CANARY"
+    with pytest.raises(ScrubError, match="6 rounds") as caught:
+        scrubber(Endless()).scrub_document(text)
+    assert caught.value.code == "E_RESIDUE"
+    assert "CANARY" not in caught.value.explain()
+
+
+def test_what_one_document_shows_is_swept_from_the_others():
+    run = scrubber()
+    quiet = run.scrub_document("later anna weiss and AB-77123 met")
+    run.scrub_document("Name: Anna Weiss\nEmployee no.: AB-77123\n")
+    assert run.survivors(quiet.text) == 2
+    swept = run.sweep(quiet)
+    assert run.survivors(swept.text) == 0
+    assert swept.removed == (("EMPLOYEE_ID", 1), ("PERSON", 1))
+    assert swept.text.startswith("later [PERSON_")
+
+
+def test_file_names_lose_what_is_found_in_them_or_in_the_documents():
+    run = scrubber()
+    assert run.scrub_name("a/E-90184_review.pdf").endswith("_review.pdf")
+    assert "90184" not in run.scrub_name("a/E-90184_review.pdf")
+    assert run.sweep_name("weiss_2024.txt") == "weiss_2024.txt"
+    run.scrub_document("Name: Anna Weiss\n")
+    swept = run.sweep_name("weiss_2024.txt")
+    assert swept.startswith("[PERSON_")
+    assert swept.endswith("_2024.txt")
+    assert run.sweep_name(swept) == swept
+    assert "weiss" not in run.sweep_name("notes.weiss")
+
+
+def test_pages_keep_their_place():
+    scrubbed = scrubber().scrub_document("mail a.b@x.org\fsecond\fthird")
+    assert [scrubbed.text[s : s + 6] for s in scrubbed.page_starts] == ["mail [", "second", "third"]
+    assert "\f" not in scrubbed.text
+
+
+def test_lexicon_sees_through_punctuation_and_case_but_not_far_apart():
+    lexicon = Lexicon()
+    lexicon.add("18/09/1987", "DATE_OF_BIRTH")
+    lexicon.add("Anna Weiss", "PERSON")
+    lexicon.add("Acme Group", "ORGANIZATION")
+    texts = ("18.09.1987", "ANNA-WEISS", "anna weiss", "anna Weiss", "anna. weiss", "Anna     Weiss", "acme group", "ACME Group")
+    assert [text for text in texts if list(lexicon.find(text))] == ["18.09.1987", "ANNA-WEISS", "anna weiss", "ACME Group"]
+
+
+def test_name_parts_put_the_first_name_first():
+    assert name_parts("Dr. Speer, Bernt") == ["bernt", "speer"] or name_parts("Speer, Bernt") == ["bernt", "speer"]
+    assert name_parts("Bernt Speer's") == ["bernt", "speer"]
+
+
+def test_excerpts_carry_their_own_redactions():
+    text = scrubber().scrub_document("mail a.b@x.org now").text
+    part = excerpt(text, 5, len(text))
+    assert [r.start for r in redactions_in(part)] == [0]
+
+
+def test_the_stable_entry_points_use_the_default_policy(monkeypatch):
+    default = scrubber()
+    monkeypatch.setattr(module, "_default_scrubber", lambda: default)
+    text = "Dear Ms. Weiss, call 10.1.2.3"
+    assert [(text[a:b], label) for a, b, label in module.detect(text)] == [("Weiss", "PERSON"), ("10.1.2.3", "IP_ADDRESS")]
+    assert "Weiss" not in module.scrub(text)
+
+
+def test_only_scrub_makes_scrubbed_text():
+    """`ScrubbedText(...)` is called in one module of the package."""
+    from pathlib import Path
+
+    package = Path(module.__file__).parents[1]
+    makers = {p.name for p in package.rglob("*.py") if "ScrubbedText(" in p.read_text(encoding="utf-8")}
+    assert makers == {"scrub.py"}
