@@ -215,11 +215,14 @@ def test_256_records_are_signed_for(empty) -> None:
     assert [note.name for note in empty.notes] == ["256.note"]
 
 
-def test_a_minute_is_signed_for(empty) -> None:
-    empty.log.append(STEP)
-    empty.clock.now += timedelta(seconds=60)
-    empty.log.append(STEP)
-    assert [note.name for note in empty.notes] == ["3.note"]
+def test_a_minute_is_signed_for_and_not_less(empty) -> None:
+    moments = iter([0, 0, 0, 59.999, 59.999, 60, 60])  # each append looks more than once
+    still = empty.open_log(clock=lambda: datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=next(moments)))
+    still.append(STEP)
+    still.append(STEP)
+    assert empty.notes == []
+    still.append(STEP)
+    assert [note.name for note in empty.notes] == ["4.note"]
 
 
 def test_a_decision_that_a_crash_left_unsigned_is_signed_for_later(empty, monkeypatch: pytest.MonkeyPatch) -> None:

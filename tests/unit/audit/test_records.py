@@ -96,6 +96,12 @@ def test_other_types_and_wrong_digests_are_refused() -> None:
     assert caught.value.code == "E_AUDIT_DIGEST"
 
 
+def test_integers_beyond_the_safe_ones_become_strings() -> None:
+    values = {"a": 2**53 - 1, "b": 2**53, "c": 1 - 2**53, "d": -(2**53)}
+    record = records.parse(records.encode(event(*values.items()), POSITION))
+    assert record.data == {"a": 2**53 - 1, "b": str(2**53), "c": 1 - 2**53, "d": str(-(2**53))}
+
+
 def test_the_set_of_events_is_closed() -> None:
     with pytest.raises(StoreError) as caught:
         records.encode(event(name="something.else"), POSITION)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -173,6 +174,21 @@ def test_the_clock_of_one_record_set_back(workspace) -> None:
     workspace.write(rechain(lines))
     resign(workspace)
     assert [(f.kind, f.name) for f in workspace.findings() if f.kind != "POINTER"] == [("CLOCK", "record 4")]
+
+
+def test_records_of_one_moment_are_in_order(empty) -> None:
+    still = empty.open_log(clock=lambda: datetime(2026, 11, 22, tzinfo=UTC))
+    still.append(AuditEvent(event="run.ended", run="job"))
+    assert empty.findings() == []
+
+
+def test_too_many_records_under_no_checkpoint(empty) -> None:
+    still = empty.open_log(clock=lambda: datetime(2026, 11, 22, tzinfo=UTC))
+    for _ in range(256):
+        still.append(AuditEvent(event="guardrail.step", run="job"))
+    assert empty.findings() == []
+    empty.notes[0].unlink()
+    assert only(empty, "CHECKPOINT_SIG") == "no good checkpoint covers 257 records"
 
 
 def test_a_key_outside_its_window(workspace) -> None:
