@@ -185,6 +185,8 @@ def build_config(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = 
         *parents, leaf = dotted.split(".")
         target = merged
         for parent in parents:
+            if not isinstance(target.get(parent, {}), dict):
+                raise ConfigError(f"{where}: {parent}: expected keys and values", hint="see docs/reference/config.md")
             target = target.setdefault(parent, {})
         target[leaf] = value
     return validate(JobConfig, merged, where, ConfigError)

@@ -58,7 +58,7 @@ class JobResult:
 
     def show(self) -> None:
         """Print the report card."""
-        sys.stdout.write(render_text(self.figures) + "\n")
+        sys.stdout.write(render_text(self.figures, run_dir=self.run_dir) + "\n")
 
 
 class SpiceAdapterJob:
@@ -310,6 +310,7 @@ class SpiceAdapterJob:
                 offline.GUARD.stop()
 
     def _close(self, status: str, shown: str) -> None:
+        self._facts()
         self._log("run.ended", data=(("status", status), ("verdict", "NONE")))
         self._parts.window.finish(shown)
 
@@ -346,13 +347,20 @@ class SpiceAdapterJob:
         return {**shown, "seed": str(self.config.seed), "config_digest": self.config.digest()}
 
     def _facts(self) -> Facts:
-        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        children_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        return Facts(
-            seconds=tuple(self._seconds.items()),
-            peak_memory_bytes=max(peak_kib, children_kib) * 1024,
-            connections_attempted=offline.GUARD.attempts,
+        """Return what the machine saw of the run, over all sessions that it took."""
+        before = self._store.load("facts", Facts) or Facts(seconds=(), peak_memory_bytes=0, connections_attempted=0)
+        seconds = dict(before.seconds)
+        for stage, spent_s in self._seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent_s
+        own_kib, child_kib = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        facts = Facts(
+            seconds=tuple(seconds.items()),
+            peak_memory_bytes=max(before.peak_memory_bytes, own_kib * 1024, child_kib * 1024),
+            connections_attempted=before.connections_attempted + offline.GUARD.attempts,
         )
+        self._seconds = {}
+        self._store.save("facts", facts)
+        return facts
 
 
 _STAGE_OF = {"corpus": "corpus", "exam": "release", "self-play": "training", "gate": "release", "registry": "release"}

@@ -46,7 +46,7 @@ class Facts:
     """What the process knows of itself."""
 
     seconds: tuple[tuple[str, float], ...]
-    """(stage, seconds) of this session; a stage that was finished before takes next to none."""
+    """(stage, seconds) over all sessions of the run."""
     peak_memory_bytes: int
     connections_attempted: int
 
@@ -692,7 +692,7 @@ def _evidence_section(figures: Figures) -> str:
         f"<h2>Evidence</h2>{chain}<h3>Digests</h3>{_table(('of', 'digest'), [*digests, *ids])}"
         f"<h3>One road from the adapter to a document</h3>"
         + (f'<ol class="road">{road}</ol>' if road else '<p class="soft">No adapter, no road.</p>')
-        + f"<h3>Time in the last session</h3>{_table(('stage', 'took'), seconds, numbers=(1,))}"
+        + f"<h3>Time over all sessions</h3>{_table(('stage', 'took'), seconds, numbers=(1,))}"
     )
 
 
