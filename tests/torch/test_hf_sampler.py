@@ -41,10 +41,11 @@ def test_greedy_equals_generate(kind, make_base, make_learner, tmp_path, tools):
 
 def test_completions_do_not_depend_on_their_neighbours(make_learner, tmp_path, tools, monkeypatch):
     sampler = make_sampler(make_learner(), tmp_path)
-    prompts = [tools.ask("word " * length, 6 + length) for length in (1, 9, 4, 2)]
+    prompts = [tools.ask("word " * length, 16 - length) for length in (1, 9, 4, 2)]  # the longest, first in the batch, ends first
     together = sampler.sample(prompts, n=5, seed=3)
     first_alone = sampler.sample(prompts[:1], n=5, seed=3)
     assert [key(c) for c in first_alone[0]] == [key(c) for c in together[0]]
+    assert [c.logprobs for c in first_alone[0]] == [pytest.approx(c.logprobs, abs=1e-5) for c in together[0]]
     fewer = sampler.sample(prompts, n=2, seed=3)
     assert [[key(c) for c in group] for group in fewer] == [[key(c) for c in group[:2]] for group in together]
     monkeypatch.setattr(hf_sampler, "MAX_ROWS", 5)
@@ -53,6 +54,11 @@ def test_completions_do_not_depend_on_their_neighbours(make_learner, tmp_path, t
     assert [[key(c) for c in group] for group in sliced] == [[key(c) for c in group] for group in together]
     assert len({key(c) for c in together[0]}) > 1  # the rows of a group do draw differently
     assert sampler.sample(prompts, n=5, seed=4) != together
+
+
+def test_the_same_prompt_twice_draws_from_two_streams(make_learner, tmp_path, tools):
+    first, second = make_sampler(make_learner(), tmp_path).sample([tools.ask("again")] * 2, n=2, seed=3)
+    assert len({key(c) for c in (*first, *second)}) == 4
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
