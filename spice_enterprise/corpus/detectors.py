@@ -196,8 +196,8 @@ def _rule(  # noqa: PLR0913 - a table row
         pattern=compiled,
         score=score,
         check=check,
-        cue=cue,
         is_grouped=is_grouped,
+        cue=cue,
         hits=hits,
         misses=misses,
     )

@@ -142,6 +142,7 @@ class _Engine(SpacyNlpEngine):
     def _doc_to_nlp_artifact(self, doc: Any, language: str) -> NlpArtifacts:
         artifacts = super()._doc_to_nlp_artifact(doc, language)
         artifacts.lemmas = [token.lemma_ or token.lower_ for token in doc]
+        artifacts.keywords = NlpArtifacts.set_keywords(self, artifacts.lemmas, language)
         return artifacts
 
 

@@ -63,3 +63,8 @@ def test_no_text_no_chunks():
 def test_pages():
     assert page_of(3, (0,)) is None
     assert [page_of(i, (0, 10, 20)) for i in (0, 9, 10, 25)] == [1, 1, 2, 3]
+
+
+def test_a_border_is_not_worth_a_chunk_that_is_not_half_full():
+    text = "# A\n\na b c.\n\n# B\n\n" + "D " * 9 + "e. " + "F " * 9 + "g."
+    assert cut(text)[0].token_count >= 10
