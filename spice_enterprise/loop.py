@@ -213,7 +213,7 @@ def _stepped(step: Step, run: str) -> AuditEvent:
 
 def _saved(version: AdapterVersion, run: str) -> AuditEvent:
     inputs = (
-        NamedDigest(role="base", name=version.base_model, digest=version.base_digest),
+        NamedDigest(role="base", name="base_model", digest=version.base_digest),
         NamedDigest(role="corpus", name="corpus", digest=version.corpus_digest),
         NamedDigest(role="config", name="config", digest=version.config_digest),
     )

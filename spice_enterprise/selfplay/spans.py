@@ -17,6 +17,8 @@ from spice_enterprise.selfplay.answers import kind_of, read_number
 
 MAX_HINT_WORDS: Final = 6
 MAX_HINT_CHARS: Final = 60
+MIN_CONTEXT_WORDS: Final = 2
+"""Words a sentence must have besides the value: a lone heading or a header of a mail gives nothing to ask about."""
 
 PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z_]*(?:_[0-9A-Za-z]+)?\]")
 """What scrubbing leaves where it removed a value; never an answer."""
@@ -69,7 +71,9 @@ def find_hints(text: ScrubbedText) -> tuple[Hint, ...]:
         if any(start < stop and begin < end for begin, stop in taken) or not _is_short(value):
             continue
         taken.append((start, end))
-        hints.setdefault(value.casefold(), Hint(start=start, value=value, kind=kind_of(value)))
+        hint = Hint(start=start, value=value, kind=kind_of(value))
+        if _says_something(sentence_around(text, hint), value):
+            hints.setdefault(value.casefold(), hint)
     return tuple(sorted(hints.values(), key=lambda hint: hint.start))
 
 
@@ -82,6 +86,11 @@ def _candidates(text: str) -> Iterator[tuple[int, str]]:
 
 def _is_short(value: str) -> bool:
     return 1 <= len(value.split()) <= MAX_HINT_WORDS and len(value) <= MAX_HINT_CHARS
+
+
+def _says_something(sentence: str, value: str) -> bool:
+    rest = PLACEHOLDER.sub(" ", sentence).replace(value, " ")
+    return len(re.findall(r"[A-Za-z]{2,}", rest)) >= MIN_CONTEXT_WORDS
 
 
 def sentence_around(text: str, hint: Hint) -> str:

@@ -14,7 +14,7 @@ def values(text):
         ("Availability is 99.7% from 14 March 2019 on.", ["99.7%", "14 March 2019"]),
         ("Due 2027-05-03, costs $8,333 per month.", ["2027-05-03", "$8,333"]),
         ("The pump P-204 and ISO 9001 apply.", ["P-204", "ISO 9001"]),
-        ("Cost centre: 4471\nRating: B+", ["4471", "B+"]),
+        ("Cost centre: 4471\nFire rating: B+", ["4471", "B+"]),
         ("It was built by Hartmann Service in the Brno workshop.", ["Hartmann Service", "Brno"]),
         ("The office opens at 20:00 on weekdays.", ["20:00"]),
         ("nothing here at all", []),
@@ -31,6 +31,10 @@ def test_hints_stand_verbatim_at_their_offset(world):
 
 def test_placeholders_are_never_answers():
     assert values("Contact: [PERSON_k3f9]. Mail [EMAIL_ADDRESS_x9]. Signed in [LOCATION].") == []
+
+
+def test_a_value_without_a_sentence_around_it_is_not_offered():
+    assert values("Subject: Archive\n\nRating: B+\n\nHM-4471") == []
 
 
 def test_repeats_are_offered_once():
