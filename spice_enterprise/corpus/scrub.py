@@ -204,7 +204,9 @@ class Scrubber:
         return self._policy.labels.get(entity) or PiiLabel()
 
     def _is_allowed(self, value: str) -> bool:
-        return _folded(value) in self._allowed
+        """True for an allowed value, also with a version or year behind it ("PostgreSQL 15.4")."""
+        folded = _folded(value)
+        return folded in self._allowed or re.sub(r" [\d.]+$", "", folded) in self._allowed
 
     def _replace(self, text: str, spans: Sequence[Span], mentions: "_Mentions") -> str:
         """Return `text` with each span as a placeholder, and remember the values for the other documents."""
