@@ -33,7 +33,7 @@ from spice_enterprise.protocols import (
     Verifier,
     Window,
 )
-from spice_enterprise.records import AdapterVersion, GateReport, Step
+from spice_enterprise.records import AdapterVersion, GateReport, Promotion, Step
 from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
@@ -337,6 +337,23 @@ class Assembly:
         )
         write_trust_file(self.config.workspace_dir / "trust.json", origin=ORIGIN, key=self._log_key, clock=_now)
         return log
+
+    def logged_move(self, event: str, promotion: Promotion) -> str | None:
+        """Return the leaf of this very pointer move when the log holds it already and nothing about the alias since."""
+        if self._given.audit is not None:
+            return None
+        from spice_enterprise.audit import open_trail
+        from spice_enterprise.audit.log import leaf_hash
+
+        self.audit  # noqa: B018 - opens the log, so that there is a trail to read
+        trail = open_trail(self.config.workspace_dir)
+        moves = [r for name in ("promotion.executed", "rollback.executed") for r in trail.events(name)]
+        of_alias = [record for record in moves if record.data.get("alias") == promotion.alias]
+        last = max(of_alias, key=lambda record: record.seq, default=None)
+        if last is None or last.event != event or last.data.get("generation") != promotion.generation:
+            return None
+        is_same = any(thing.digest == promotion.adapter_digest for thing in last.subject)
+        return f"sha256:{leaf_hash(last.line).hex()}" if is_same else None
 
     @cached_property
     def window(self) -> Window:

@@ -39,7 +39,6 @@ class IngestConfig(Section):
     """Shorter chunks are joined to a neighbour of the same section, or dropped when alone."""
     unseen_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of document families set apart for the exam."""
-    parser: Literal["native", "unstructured", "auto"] = "native"
     sandbox: Literal["required", "best_effort"] = "best_effort"
     """`required` refuses to run where the parser child cannot be cut off from the network."""
     ner_model: str = EMBEDDED_MODEL

@@ -247,7 +247,11 @@ class SpiceAdapterJob:
         return promotion
 
     def _log_move(self, promotion: Promotion) -> str:
+        """Log a pointer move, once: a crash between the record and the pointer must not log it twice."""
         event = "promotion.executed" if promotion.kind == "promote" else "rollback.executed"
+        logged = self._parts.logged_move(event, promotion)
+        if logged is not None:
+            return logged
         subject = NamedDigest(role="adapter", name=promotion.adapter_id, digest=promotion.adapter_digest)
         data = (
             ("alias", promotion.alias),

@@ -171,7 +171,13 @@ def decode(data: bytes) -> str:
 
 
 def _text(data: bytes) -> list[str]:
-    return [decode(data)]
+    return [_unwrapped(decode(data))]
+
+
+def _unwrapped(text: str) -> str:
+    """Join the lines of text that was wrapped at a fixed width; text whose lines are paragraphs stays."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    return "\n".join(_unwrap(lines)) if max(map(len, lines), default=0) <= WRAP_WIDTH else text
 
 
 def rows_as_text(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -290,7 +296,9 @@ def _shape(line: str) -> str:
     return re.sub(r"\d+", "#", line)
 
 
-_NEW_BLOCK: Final = re.compile(r"(?:[-*•▪–]\s|\(?\d{1,3}[.)]\s|\(?[a-z][.)]\s|#)")
+_NEW_BLOCK: Final = re.compile(r"(?:[-*•▪–]\s|\(?\d{1,3}[.)]\s|\(?[a-z][.)]\s|[#|>])")
+WRAP_WIDTH: Final = 100
+"""Longest line of text that was wrapped for reading."""
 
 
 def _unwrap(lines: Sequence[str]) -> Iterator[str]:
@@ -542,7 +550,8 @@ def _is_hidden(node: Any) -> bool:
     return node.get("hidden") is not None or "display:none" in style or "visibility:hidden" in style
 
 
-_MAIL_FIELDS: Final = ("From", "To", "Cc", "Date", "Subject")
+_MAIL_FIELDS: Final = ("From", "To", "Cc", "Subject")
+"""What a mail says of itself that is carried: names to look for in its text, and what it is about."""
 
 
 def _eml(data: bytes) -> list[str]:
@@ -577,7 +586,7 @@ def _body_text(part: EmailMessage) -> str:
         # unknown charset or broken encoding
         payload = part.get_payload(decode=True)
         text = decode(payload) if isinstance(payload, bytes) else ""
-    return html_text(text) if part.get_content_type() == "text/html" and text.strip() else text
+    return html_text(text) if part.get_content_type() == "text/html" and text.strip() else _unwrapped(text)
 
 
 _READERS: Final[dict[str, Callable[[bytes], list[str]]]] = {

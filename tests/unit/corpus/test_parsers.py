@@ -193,3 +193,22 @@ def test_errors_never_hold_the_text():
         with pytest.raises(ParseError) as caught:
             parse(b"CANARY-0123456789abcdef noise", suffix)
         assert "CANARY" not in caught.value.explain()
+
+
+WRAPPED = b"Either side may cancel the mould tooling contract for the first\ntime after 62 months.\n\nDear all,\nthe end.\n"
+JOINED = "Either side may cancel the mould tooling contract for the first time after 62 months.\n\nDear all,\nthe end."
+
+
+def test_text_wrapped_at_a_width_is_joined_again():
+    assert parse(WRAPPED, ".txt").pages == (JOINED,)
+    assert parse(WRAPPED.replace(b"first\n", b"first\n- "), ".txt").pages[0].count("\n") == 4, "a list item begins a line"
+    long = b"a paragraph on one line, " * 6 + b"ends here\nand another\n"
+    assert parse(long, ".txt").pages[0].count("\n") == 1, "lines of unwrapped text are paragraphs"
+
+
+def test_a_mail_carries_names_and_subject_but_not_its_date():
+    mail = b"From: A <a@x.example>\nTo: B <b@x.example>\nDate: Mon, 05 Jan 2026 09:00:00 +0000\nSubject: Archive\n\n" + WRAPPED
+    page = parse(mail, ".eml").pages[0]
+    assert "Subject: Archive" in page
+    assert JOINED in page
+    assert "2026" not in page
