@@ -19,7 +19,7 @@ from spice_enterprise.durable import write_file
 from spice_enterprise.errors import DeliveryError, IntegrityError
 from spice_enterprise.protocols import OnProgress, Progress, Sampler, Verifier
 from spice_enterprise.records import AdapterVersion, CheckResult, Exam, ExamItem, Task, canonical_json, decode
-from spice_enterprise.release.exam import exam_prompt, overlapping_ids
+from spice_enterprise.release.exam import continuations, exam_prompt, missing_words, overlapping_ids
 from spice_enterprise.release.statistics import FEW_CLUSTERS, Interval, mcnemar_exact, paired_cluster_interval, sign_flip_p
 
 PRIMARY_METRIC = "transfer_accuracy"
@@ -97,7 +97,7 @@ def _ask_clozes(sampler: Sampler, exam: Exam, grading: Grading, with_passage: bo
         return {}
     prompts = [exam_prompt(item, with_passage=with_passage, answer_tokens=grading.answer_tokens) for item in items]
     completions = sampler.sample(prompts, n=1, seed=grading.seed)
-    answers = [first_line(row[0].text) for row in completions]
+    answers = [missing_words(item.question, row[0].text) for item, row in zip(items, completions, strict=True)]
     return {
         item.item_id: (grading.verifier.grade(as_task(item, with_passage=with_passage), answer), answer)
         for item, answer in zip(items, answers, strict=True)
@@ -109,14 +109,9 @@ def _ask_choices(sampler: Sampler, exam: Exam, grading: Grading, with_passage: b
     if not items:
         return {}
     prompts = [exam_prompt(item, with_passage=with_passage, answer_tokens=grading.answer_tokens) for item in items]
-    rows = sampler.score(prompts, [item.options for item in items])
+    rows = sampler.score(prompts, [continuations(item) for item in items])
     picks = [likeliest(item.options, row) for item, row in zip(items, rows, strict=True)]
     return {item.item_id: (pick == item.answer, pick) for item, pick in zip(items, picks, strict=True)}
-
-
-def first_line(text: str) -> str:
-    """Return the first line that holds anything."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def likeliest(options: Sequence[str], logprobs: Sequence[float]) -> str:
@@ -230,7 +225,11 @@ class TransferGainCheck:
             (RECALL_BARS_METRIC, base.without_passage.without(dropped), adapter.without_passage.without(dropped)),
         ]
         shown = _bars_in_words(pairs, len(dropped))
-        return [self._result(metric, first, second, documents, shown) for metric, first, second in pairs]
+        formats = [item.item_format for item in exam.items if item.item_id not in dropped]
+        return [
+            self._result(metric, first, second, documents, f"{shown}; {_by_format(formats, first, second)}")
+            for metric, first, second in pairs
+        ]
 
     def _result(self, metric: str, first: Scores, second: Scores, documents: list[str], shown: str) -> CheckResult:
         interval, note = self._compare(first, second, documents)
@@ -278,3 +277,13 @@ def _bars_in_words(pairs: Sequence[tuple[str, Scores, Scores]], dropped: int) ->
         f"adapter without passage {adapter_without.accuracy:.1%}, adapter with passage {adapter_with.accuracy:.1%}; "
         f"{dropped} question(s) dropped for 13 words in common with training"
     )
+
+
+def _by_format(formats: Sequence[str], first: Scores, second: Scores) -> str:
+    """Say where a gain comes from: writing the value (cloze) or telling it from others (choice)."""
+    rows = list(zip(formats, first.correct, second.correct, strict=True))
+    said = []
+    for name in sorted(set(formats)):
+        own = [(base, adapter) for item_format, base, adapter in rows if item_format == name]
+        said.append(f"{name} {sum(base for base, _ in own)} to {sum(adapter for _, adapter in own)} of {len(own)}")
+    return ", ".join(said) or "no question"

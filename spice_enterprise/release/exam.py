@@ -6,8 +6,8 @@ Refuses: chunks of the training split; rollouts (no function here takes one, onl
 Not here: asking and grading (`evaluation.py`).
 
 Half of the questions are clozes (write the missing value), half choices (the likeliest of four values of one kind).
-Distractors come from other unseen documents: values of training documents would be more or less likely for having been
-trained on, which is not what is measured.
+Wrong options come from the passage itself and from other unseen documents: values of training documents would be more or
+less likely for having been trained on, which is not what is measured.
 """
 
 import re
@@ -25,12 +25,11 @@ from spice_enterprise.seeding import stream
 
 EXAM_VERSION: Final = "exam/v1"
 OPTIONS: Final = 4
+NEAR_OPTIONS: Final = 2
 NGRAM_WORDS: Final = 13
 
-INSTRUCTION: Final = f"Write only what belongs in the blank {BLANK}. Answer with a few words, not a sentence."
-EXAMPLE_PASSAGE: Final = "The harbour office opened on 4 May 1931. Its first keeper served for 12 years."
-EXAMPLE_QUESTION: Final = f"The harbour office opened on {BLANK}."
-EXAMPLE_ANSWER: Final = "4 May 1931"
+WITH_PASSAGE: Final = "Complete the sentence with the words of the passage."
+WITHOUT_PASSAGE: Final = "Complete the sentence."
 
 Pool = Mapping[tuple[str, str], Sequence[tuple[str, str]]]
 """(kind, form) to the (value, document_id) pairs that unseen documents hold; form "" is every form of the kind."""
@@ -64,8 +63,7 @@ class FactExaminer:
 
     def settings_digest(self) -> str:
         """`sha256:` over everything besides the items that decides an answer: settings, seed, prompts."""
-        prompts = (INSTRUCTION, EXAMPLE_PASSAGE, EXAMPLE_QUESTION, EXAMPLE_ANSWER)
-        return digest_of([EXAM_VERSION, self.config.model_dump(mode="json"), self.seed, prompts])
+        return digest_of([EXAM_VERSION, self.config.model_dump(mode="json"), self.seed, WITH_PASSAGE, WITHOUT_PASSAGE])
 
     def _items_of(self, chunks: Sequence[Chunk], pool: Pool, turn: int) -> list[ExamItem]:
         """Return the questions of the `turn`-th document, formats in turn, drawn over all its chunks."""
@@ -80,8 +78,14 @@ class FactExaminer:
         return items
 
     def _options(self, chunk: Chunk, fact: Fact, pool: Pool) -> tuple[str, ...]:
-        """Return the answer among three values of its kind from other documents; nothing when there are too few."""
-        others: list[str] = []
+        """Return the answer among three wrong values of its kind; nothing when there are too few.
+
+        At most two stand elsewhere in the passage: without them, reading would not be needed, only recognising.
+        """
+        near = {value for kind, form, value in values_of(chunk.text) if (kind, form) == (fact.kind, fact.form) and kind != "cell"}
+        others = sorted(value for value in near if _plain(value) != _plain(fact.value))
+        stream(self.seed, "near", chunk.chunk_id, fact.value).shuffle(others)
+        del others[NEAR_OPTIONS:]
         for form in (fact.form, ""):
             held = sorted({value for value, document in pool.get((fact.kind, form), ()) if document != chunk.document_id})
             draw = stream(self.seed, "options", chunk.chunk_id, fact.value, form)
@@ -119,7 +123,7 @@ def _value_pool(chunks: Sequence[Chunk]) -> Pool:
 
 
 def _is_distractor(value: str, fact: Fact, chunk: Chunk) -> bool:
-    """A wrong answer, and not one that the passage itself offers."""
+    """A wrong answer from elsewhere: of another value than the fact, and not in the passage in another meaning."""
     return _plain(value) != _plain(fact.value) and value not in chunk.text
 
 
@@ -143,23 +147,43 @@ def _take_in_turns(queues: Sequence[Sequence[ExamItem]], limit: int) -> tuple[Ex
 
 
 def exam_prompt(item: ExamItem, *, with_passage: bool, answer_tokens: int) -> Prompt:
-    """Return the one-shot, greedy prompt of a question. Not the self-play prompt: that one is trained on."""
+    """Return the greedy prompt of a question. Not the self-play prompt: that one is trained on.
+
+    The assistant's turn begins with the sentence up to the blank. Asked to fill a blank in words, a model of 135M
+    parameters gets nothing right, which would measure whether it follows instructions and not whether it reads.
+    """
+    shown = f"Passage:\n{item.passage}\n\n{WITH_PASSAGE}" if with_passage else WITHOUT_PASSAGE
     return Prompt(
-        messages=(
-            Message(speaker="user", content=_ask(EXAMPLE_QUESTION, EXAMPLE_PASSAGE if with_passage else None)),
-            Message(speaker="assistant", content=EXAMPLE_ANSWER),
-            Message(speaker="user", content=_ask(item.question, item.passage if with_passage else None)),
-        ),
+        messages=(Message(speaker="user", content=shown),),
         template_id=f"{EXAM_VERSION}/{'with' if with_passage else 'without'}-passage",
         max_new_tokens=answer_tokens,
         temperature=0.0,
         stop=("\n",),
+        prefill=item.question.split(BLANK)[0].rstrip(),
     )
 
 
-def _ask(question: str, passage: str | None) -> str:
-    shown = f"Passage:\n{passage}\n\n" if passage is not None else ""
-    return f"{shown}{INSTRUCTION}\n{question}"
+def continuations(item: ExamItem) -> list[str]:
+    """Return the options as they continue the prompt's prefill, with the space that stands before the blank."""
+    before = item.question.split(BLANK)[0]
+    return [before[len(before.rstrip()) :] + option for option in item.options]
+
+
+def missing_words(question: str, text: str) -> str:
+    """Return what a completion puts into the blank: its first line, up to where the sentence goes on as in the question."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    rest = question.split(BLANK, 1)[-1].split()
+    for follow in (rest[:2], rest[:1]):
+        if follow and (match := _whole(follow).search(line)):
+            return line[: match.start()].strip()
+    return line
+
+
+def _whole(words: Sequence[str]) -> re.Pattern[str]:
+    """Match these words and not parts of longer ones; a comma inside a number is no comma."""
+    start = r"(?<!\w)" if words[0][0].isalnum() else ""
+    end = r"(?!\w)" if words[-1][-1].isalnum() else r"(?=\s|$)"
+    return re.compile(start + r"\s+".join(re.escape(word) for word in words) + end)
 
 
 # --- contamination ----------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ _ABBREVIATION: Final = re.compile(
 _POINTER: Final = re.compile(r"(?:It|Its|He|She|His|Her|They|Their|This|These|That|Those|Such|Here|There)\b")
 _WORD: Final = re.compile(r"[A-Za-z]{3,}")
 MIN_WORDS: Final = 5
+MIN_LEAD_WORDS: Final = 2
 MAX_SENTENCE_CHARS: Final = 320
 
 
@@ -81,7 +82,7 @@ class Fact:
 def find_facts(text: str) -> list[Fact]:
     """Return the facts of one chunk in reading order, each value once."""
     facts = [fact for sentence in sentences(text) for fact in _facts_of(sentence)]
-    return [fact for fact in facts if _stands_once(fact.value, text) and not _is_given_away(fact)]
+    return [fact for fact in facts if _is_led_up_to(fact) and _stands_once(fact.value, text) and not _is_given_away(fact)]
 
 
 def values_of(text: str) -> list[tuple[str, str, str]]:
@@ -146,6 +147,11 @@ def _names_its_subject(sentence: str) -> bool:
     is_whole = sentence[-1] in ".!?)\"'\u201d" and len(sentence) <= MAX_SENTENCE_CHARS
     is_asked_alone = sentence[0].isupper() or sentence[0] in "\"'(\u201c["
     return is_whole and is_asked_alone and not _POINTER.match(sentence) and len(_WORD.findall(sentence)) >= MIN_WORDS
+
+
+def _is_led_up_to(fact: Fact) -> bool:
+    """True when something stands before the blank that a model can go on from."""
+    return fact.kind == "cell" or len(fact.question.split(BLANK)[0].split()) >= MIN_LEAD_WORDS
 
 
 def _stands_once(value: str, text: str) -> bool:

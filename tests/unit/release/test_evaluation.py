@@ -15,7 +15,6 @@ from spice_enterprise.release.evaluation import (
     Grading,
     Scores,
     TransferGainCheck,
-    first_line,
     likeliest,
     score_exam,
     widen,
@@ -42,8 +41,7 @@ class Reader:
         self.calls.append("publish")
 
     def _item(self, prompt: Prompt) -> tuple[int, ExamItem]:
-        asked = prompt.messages[-1].content
-        return next((i, item) for i, item in enumerate(self.exam.items) if item.question in asked)
+        return next((i, item) for i, item in enumerate(self.exam.items) if item.question.startswith(f"{prompt.prefill} ____"))
 
     def _knows(self, prompt: Prompt, i: int, item: ExamItem) -> bool:
         return i < self.known and item.passage in prompt.messages[-1].content
@@ -60,7 +58,7 @@ class Reader:
         rows = []
         for prompt, options in zip(prompts, continuations, strict=True):
             i, item = self._item(prompt)
-            rows.append([-1.0 if self._knows(prompt, i, item) and option == item.answer else -2.0 for option in options])
+            rows.append([-1.0 if self._knows(prompt, i, item) and option == f" {item.answer}" else -2.0 for option in options])
         return rows
 
 
@@ -124,6 +122,7 @@ def test_the_gain_is_candidate_minus_base_over_documents() -> None:
     assert "base without passage 0.0%, base with passage 33.3%" in gain.detail
     assert "adapter without passage 0.0%, adapter with passage 73.3%" in gain.detail
     assert "24 won, 0 lost" in gain.detail
+    assert "choice 10 to 22 of 30, cloze 10 to 22 of 30" in gain.detail
     assert (alone.metric, alone.value, alone.candidate) == ("accuracy_without_passage", 0.0, 0.0)
 
 
@@ -207,11 +206,6 @@ def test_a_stored_baseline_holds_no_passage(tmp_path: Path) -> None:
 )
 def test_the_likeliest_option(logprobs: list[float], pick: str) -> None:
     assert likeliest(["a", "b"], logprobs) == pick
-
-
-def test_first_line() -> None:
-    assert first_line("\n  45 days \nnot this") == "45 days"
-    assert first_line("") == ""
 
 
 def test_accuracy_of_nothing_is_not_a_number() -> None:

@@ -8,7 +8,14 @@ from spice_enterprise.config import ExamConfig
 from spice_enterprise.errors import ReleaseError
 from spice_enterprise.protocols import Corpus
 from spice_enterprise.records import Chunk, Exam, ScrubbedText
-from spice_enterprise.release.exam import FactExaminer, exam_prompt, overlapping_ids, overlapping_items
+from spice_enterprise.release.exam import (
+    FactExaminer,
+    continuations,
+    exam_prompt,
+    missing_words,
+    overlapping_ids,
+    overlapping_items,
+)
 
 PLACES = ("Arbor", "Bexley", "Calder", "Dunmore", "Elstow", "Farley")
 
@@ -85,13 +92,24 @@ def test_both_formats_occur_and_every_item_can_be_answered_from_its_passage() ->
         assert item.answer not in item.question
 
 
-def test_choices_have_four_options_of_one_kind_from_other_documents() -> None:
+def test_choices_have_four_options_of_one_kind() -> None:
     for item in _exam().items:
         if item.item_format == "choice":
             assert len(set(item.options)) == 4
             assert item.options.count(item.answer) == 1
-            assert all(option == item.answer or option not in item.passage for option in item.options)
             assert len({option.startswith("$") for option in item.options}) == 1
+
+
+def test_some_wrong_options_stand_in_the_passage_the_rest_in_other_documents() -> None:
+    near = " The first fee is $77, the second fee is $88 and the third fee is $99 for every tenant."
+    exam = _exam(chunks=tuple(_chunk(i, _text(i) + near.replace("7", f"7{i}").replace("8", f"8{i}")) for i in range(6)))
+    counts = [
+        sum(option != item.answer and option in item.passage for option in item.options)
+        for item in exam.items
+        if item.item_format == "choice" and item.answer.startswith("$")
+    ]
+    assert counts
+    assert set(counts) == {2}
 
 
 def test_the_place_of_the_answer_carries_no_information() -> None:
@@ -130,9 +148,43 @@ def test_the_prompt_is_greedy_and_shows_the_passage_only_when_asked() -> None:
     assert shown.template_id != bare.template_id
 
 
-def test_no_prompt_holds_its_own_answer_without_the_passage() -> None:
+def test_the_prompt_leads_up_to_the_blank_and_holds_no_answer() -> None:
     for item in _exam().items:
-        assert item.answer not in exam_prompt(item, with_passage=False, answer_tokens=16).messages[-1].content
+        prompt = exam_prompt(item, with_passage=False, answer_tokens=16)
+        assert item.question.startswith(prompt.prefill)
+        assert len(prompt.prefill.split()) >= 2
+        assert item.answer not in prompt.prefill + prompt.messages[-1].content
+
+
+def test_options_continue_the_sentence() -> None:
+    for item in _exam().items:
+        prefill = exam_prompt(item, with_passage=False, answer_tokens=16).prefill
+        for option, continuation in zip(item.options, continuations(item), strict=True):
+            assert item.question.startswith(prefill + continuation.removesuffix(option))
+            assert prefill + continuation == item.question.split("____")[0] + option
+
+
+@pytest.mark.parametrize(
+    ("question", "completion", "answer"),
+    [
+        ("He may leave with ____ days of notice.", " 45 days of notice. Else", "45"),
+        ("He may leave with ____ days of notice.", " 45 days from then", "45"),
+        ("He may leave with ____ days of notice.", " 45", "45"),
+        ("The rent is ____, and it rises.", " $1,250.50, and it rises", "$1,250.50"),
+        ("The rent is ____, and it rises.", " $1,250.50, but", "$1,250.50"),
+        ("The rate is ____% of it.", " 7.5% of it.", "7.5"),
+        ("The rate is ____% of it.", " 7.5%", "7.5"),
+        ("It starts on ____.", " 3 May 2027. Then it ends.", "3 May 2027"),
+        ("It starts on ____.", " 3 May 2027", "3 May 2027"),
+        ("Total due: ____", " 1,200\nDate: none", "1,200"),
+        ("The fee of ____ a year is due.", " an apple a year is", "an apple"),
+        ("The fee of ____ is due.", "\n\n $5 is due", "$5"),
+        ("The fee of ____ is due.", " is due", ""),
+        ("The fee of ____ is due.", "", ""),
+    ],
+)
+def test_missing_words(question: str, completion: str, answer: str) -> None:
+    assert missing_words(question, completion) == answer
 
 
 def test_items_that_training_wrote_are_found() -> None:
