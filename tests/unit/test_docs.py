@@ -93,7 +93,7 @@ MEANINGS = {
     "id": "Name of the rule in reports.",
     "type": "Kind of rule.",
     "metric": "Which measurement it judges.",
-    "alpha": "Error allowed: the interval is taken at 1 - alpha.",
+    "alpha": "Error allowed; it sets the confidence of the interval.",
     "min_effect": "Least point gain, as a share.",
     "margin": "Loss that is still allowed, as a share.",
     "min_documents": "Fewer documents make it INCONCLUSIVE.",
