@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from pydantic_core import PydanticUndefined
 from pytest_socket import enable_socket
 
-from spice_enterprise import cli, config, errors, policy, records
+from spice_enterprise import cli, config, demo, errors, policy, records
 from spice_enterprise.audit import records as audit_records
 from spice_enterprise.config import JobConfig, Section
 from spice_enterprise.errors import SpiceError
@@ -402,3 +403,14 @@ def test_yaml_blocks_are_settings_or_policies(options: str, code: str, tmp_path:
         config.load_config(path)
     else:
         loaders[kind](str(path))
+
+
+def test_the_sizes_for_two_cores_are_those_of_the_demo() -> None:
+    code = next(
+        m["code"] for m in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8")) if "max_batch_tokens" in m["code"]
+    )
+    wanted = demo.demo_settings(Path("documents"))
+    for section, values in yaml.safe_load(code).items():
+        chosen = wanted[section]
+        if isinstance(chosen, dict):
+            assert {key: value for key, value in values.items() if key in chosen and chosen[key] != value} == {}, section
