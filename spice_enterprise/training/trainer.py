@@ -35,8 +35,10 @@ from spice_enterprise.training.packing import PackedBatch, PackedRow, fill_batch
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
 from spice_enterprise.training.scoring import selected_logprobs
 
-CPU_BATCH_TOKENS: Final = 2048
-"""On a CPU a larger micro-batch costs memory and gains no speed."""
+CPU_BATCH_TOKENS: Final = 512
+"""On a CPU rows are put together up to this many positions: more costs memory and gains no speed."""
+CPU_ROW_TOKENS: Final = 2048
+"""On a CPU a group is cut into rows of this many positions at most; each row reads the prompt again."""
 PROTECTED_FILE: Final = "protected.json"
 
 
@@ -227,14 +229,14 @@ class QloraTrainer:
         return _Measured(tally=tally, grad_norm=grad_norm, is_applied=is_finite)
 
     def _batches(self, groups: Sequence[RolloutGroup], chosen: Iterable[int]) -> Iterable[PackedBatch]:
-        limit = self._config.max_batch_tokens
+        row_limit = batch_limit = self._config.max_batch_tokens
         if self._learner.device.type == "cpu":
-            limit = min(limit, CPU_BATCH_TOKENS)
+            row_limit, batch_limit = min(row_limit, CPU_ROW_TOKENS), min(batch_limit, CPU_BATCH_TOKENS)
         rows: list[PackedRow] = []
         for index in chosen:
             completions = [rollout.token_ids for rollout in groups[index].rollouts]
-            rows += pack_group(groups[index].prompt_token_ids, completions, group=index, max_tokens=limit)
-        return (to_tensors(batch, self._learner.device) for batch in fill_batches(rows, max_tokens=limit))
+            rows += pack_group(groups[index].prompt_token_ids, completions, group=index, max_tokens=row_limit)
+        return (to_tensors(batch, self._learner.device) for batch in fill_batches(rows, max_tokens=batch_limit))
 
     def _accumulate(
         self,

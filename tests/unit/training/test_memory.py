@@ -51,6 +51,11 @@ def test_plan_sums_its_parts_and_says_so():
     assert caught.value.code == "E_MEMORY"
 
 
+def test_activations_are_near_what_was_measured():
+    per_token = ModelShape.from_config(SMOLLM2).activation_bytes_per_token(4)
+    assert 2.6e6 < per_token < 3.1e6
+
+
 def test_a_missing_dimension_is_named():
     with pytest.raises(ConfigError, match="num_hidden_layers is missing"):
         ModelShape.from_config({key: value for key, value in SMOLLM2.items() if key != "num_hidden_layers"})
