@@ -180,9 +180,9 @@ def missing_words(question: str, text: str) -> str:
 
 
 def _whole(words: Sequence[str]) -> re.Pattern[str]:
-    """Match these words and not parts of longer ones; a comma inside a number is no comma."""
+    """Match these words and not parts of longer ones; a comma inside a number or before a year belongs to the value."""
     start = r"(?<!\w)" if words[0][0].isalnum() else ""
-    end = r"(?!\w)" if words[-1][-1].isalnum() else r"(?=\s|$)"
+    end = r"(?!\w)" if words[-1][-1].isalnum() else r"(?=\s|$)(?!\s+\d{4}\b)"
     return re.compile(start + r"\s+".join(re.escape(word) for word in words) + end)
 
 

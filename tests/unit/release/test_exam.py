@@ -172,6 +172,7 @@ def test_options_continue_the_sentence() -> None:
         ("He may leave with ____ days of notice.", " 45", "45"),
         ("The rent is ____, and it rises.", " $1,250.50, and it rises", "$1,250.50"),
         ("The rent is ____, and it rises.", " $1,250.50, but", "$1,250.50"),
+        ("It ends on ____, as agreed.", " March 31, 1999, or so", "March 31, 1999"),
         ("The rate is ____% of it.", " 7.5% of it.", "7.5"),
         ("The rate is ____% of it.", " 7.5%", "7.5"),
         ("It starts on ____.", " 3 May 2027. Then it ends.", "3 May 2027"),
