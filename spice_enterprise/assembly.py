@@ -7,14 +7,15 @@ Not here: the order of the road (`job.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from spice_enterprise import durable
 from spice_enterprise.config import JobConfig, tracking_uri
-from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, load_gate, load_guardrails, load_pii
+from spice_enterprise.errors import PolicyError
+from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, Policy, load_gate, load_guardrails, load_pii
 from spice_enterprise.protocols import (
     AuditSink,
     Check,
@@ -37,6 +38,7 @@ from spice_enterprise.records import AdapterVersion, GateReport, Promotion, Step
 from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
+    from spice_enterprise.corpus.scrub import Scrubber
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.qlora import LearnerModel
@@ -57,17 +59,17 @@ class Assembly:
     @cached_property
     def pii_policy(self) -> PiiPolicy:
         """Which values are removed."""
-        return load_pii(self.config.policies.pii)
+        return _unexpired(load_pii(self.config.policies.pii))
 
     @cached_property
     def guardrails_policy(self) -> GuardrailsPolicy:
         """The hard rules of a run."""
-        return load_guardrails(self.config.policies.guardrails)
+        return _unexpired(load_guardrails(self.config.policies.guardrails))
 
     @cached_property
     def gate_policy(self) -> GatePolicy:
         """What an adapter must show."""
-        return load_gate(self.config.policies.gate)
+        return _unexpired(load_gate(self.config.policies.gate))
 
     def policy_digests(self) -> dict[str, str]:
         """Return the digest of each policy by name."""
@@ -103,9 +105,13 @@ class Assembly:
         )
 
     def _scrub_name(self, name: str) -> str:
+        return self._scrubber.scrub_name(name)
+
+    @cached_property
+    def _scrubber(self) -> "Scrubber":
         from spice_enterprise.corpus.scrub import Scrubber
 
-        return Scrubber(self.pii_policy, self.detector, self._tenant_key).scrub_document(name).text
+        return Scrubber(self.pii_policy, self.detector, self._tenant_key)
 
     @cached_property
     def detector(self) -> Detector:
@@ -313,6 +319,11 @@ class Assembly:
 
         return connect(self.config.workspace_dir, policy=self.gate_policy, clock=_now, decided_at=self._decided_at)
 
+    def is_fresh(self, report: GateReport) -> bool:
+        """True while a gate decision is young enough to be promoted on; one nobody logged does not age."""
+        decided_at = None if self._given.audit is not None else self._decided_at(report.gate_id)
+        return decided_at is None or _now() - decided_at <= timedelta(days=self.gate_policy.max_evidence_age_days)
+
     def _decided_at(self, gate_id: str) -> datetime | None:
         """Return when the log says a gate decision was made."""
         from spice_enterprise.audit import open_trail
@@ -393,6 +404,21 @@ class NoWindow:
 
     def finish(self, status: str) -> None:
         """Show nothing."""
+
+
+P = TypeVar("P", bound=Policy)
+
+
+def _unexpired(policy: P) -> P:
+    """Return the policy, or refuse it once its owner's word no longer holds."""
+    until = policy.metadata.valid_until
+    if until is not None and _now().date() > until:
+        raise PolicyError(
+            f"{policy.metadata.name}: valid until {until.isoformat()}",
+            code="E_POLICY_EXPIRED",
+            hint="have its owner approve a new version",
+        )
+    return policy
 
 
 def _now() -> datetime:

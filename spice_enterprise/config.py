@@ -171,9 +171,14 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> JobCo
     Raises `ConfigError` (exit 2) listing every problem. Relative paths in the file are relative to the file.
     """
     data = read_yaml(path, ConfigError)
+    here = path.parent.resolve()
     for key in ("corpus", "workspace"):
         if isinstance(data.get(key), str):
-            data[key] = str((path.parent / data[key]) if not Path(data[key]).is_absolute() else Path(data[key]))
+            data[key] = str(here / data[key])
+    if isinstance(data.get("base_model"), str) and (here / data["base_model"]).is_dir():
+        data["base_model"] = str(here / data["base_model"])
+    if isinstance(data.get("policies"), dict):
+        data["policies"] = {k: str(here / v) if isinstance(v, str) else v for k, v in data["policies"].items()}
     return build_config({**data}, overrides, where=path.name)
 
 

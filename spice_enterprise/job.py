@@ -29,6 +29,7 @@ from spice_enterprise.records import (
     Alert,
     Alias,
     AuditEvent,
+    Document,
     Exam,
     GateReport,
     NamedDigest,
@@ -148,11 +149,19 @@ class SpiceAdapterJob:
         """Point an alias back at what its last promotion replaced. Raises `NoSafeVersionError` when there is nothing."""
         with boundary("release"):
             promotion = self._parts.registry.rollback(alias, record=self._log_move)
-            store = find_run(self.config.workspace_dir, promotion.adapter_id)
-            store.put(promotion)
-            version = store.adapter(promotion.adapter_id)
-            self._parts.window.register(version, store.run_dir / "adapters" / version.adapter_id, alias)
+            owner = self._owner_of(promotion.adapter_id)
+            owner._store.put(promotion)
+            version = owner._store.adapter(promotion.adapter_id)
+            owner._parts.window.register(version, owner._parts.adapter_folder(version), alias)
             return promotion
+
+    def _owner_of(self, adapter_id: str) -> "SpiceAdapterJob":
+        """Return the job that made an adapter: a rollback may go back to another run's."""
+        store = find_run(self.config.workspace_dir, adapter_id)
+        if store.run_dir == self._store.run_dir:
+            return self
+        config = build_config({**store.settings(), "workspace": str(self.config.workspace_dir)}, where="run.json")
+        return SpiceAdapterJob(config=config, parts=self._given, on_progress=self._on_progress)
 
     # --- the road ---------------------------------------------------------------------------------------------------
 
@@ -175,8 +184,8 @@ class SpiceAdapterJob:
             return corpus
 
     def _refuse_other_documents(self, stored: Corpus) -> None:
-        listed = {found.document_id for found in self._parts.source.documents() if hasattr(found, "document_id")}
-        known = {document.document_id for document in stored.documents}
+        listed = {found.keyed_digest for found in self._parts.source.documents() if isinstance(found, Document)}
+        known = {document.keyed_digest for document in stored.documents}
         gone = len(known - listed)
         if gone:
             raise ConfigError(
@@ -197,6 +206,7 @@ class SpiceAdapterJob:
 
     def _train(self, corpus: Corpus) -> LoopResult:
         with self._stage("self-play"):
+            self._parts.window.start(self._shown_params())
             parts = LoopParts(
                 player=self._parts.player,
                 sampler=self._parts.sampler,
@@ -220,7 +230,7 @@ class SpiceAdapterJob:
             return None
         with self._stage("gate"):
             done = [r for r in self._store.all(GateReport) if r.adapter_digest == version.digest]
-            if done:
+            if done and self._parts.is_fresh(done[-1]):
                 return done[-1]
             report = self._parts.judge.judge(version, exam, trained.open_alerts, self._on_progress)
             subject, policy = (adapter_subject(version),), NamedDigest(role="policy", name="gate", digest=report.policy_digest)
@@ -236,6 +246,7 @@ class SpiceAdapterJob:
         with self._stage("registry"):
             standing = self._parts.registry.current("sandbox")
             if standing is not None and standing.adapter_digest == version.digest:
+                self._store.put(standing)  # a crash may have come between the pointer and its record
                 return standing
             return self._move(version, report, "sandbox")
 
@@ -302,7 +313,6 @@ class SpiceAdapterJob:
                 inputs = tuple(NamedDigest(role="policy", name=n, digest=d) for n, d in self._parts.policy_digests().items())
                 config = NamedDigest(role="config", name="config", digest=self.config.digest())
                 self._log("run.started", inputs=(config, *inputs), data=(("is_new", is_new),))
-                self._parts.window.start(self._shown_params())
                 yield
             except KeyboardInterrupt:
                 self._close("stopped", "KILLED")

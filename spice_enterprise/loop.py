@@ -102,7 +102,17 @@ def _resume(parts: LoopParts, store: RunStore, run: str) -> tuple[AdapterVersion
         version = store.adapter(commit.adapter_id)
         parts.trainer.restore(version)
     parts.sampler.publish(version)
+    _remember(parts, store, commit.number)
     return version, commit
+
+
+def _remember(parts: LoopParts, store: RunStore, until: int) -> None:
+    """Show the monitors the finished steps again: a rule over many steps must not forget them at a restart."""
+    for step in store.all(Step):
+        played = store.journalled(step.number)
+        if step.number <= until and played is not None:
+            for monitor in parts.monitors:
+                monitor.check(step, [item.group for item in played.rollouts])
 
 
 def _play(
@@ -150,12 +160,13 @@ def _is_critical(alerts: Sequence[Alert]) -> bool:
 
 def _committed(step: Step, standing: AdapterVersion, alerts: Sequence[Alert], before: Commit, max_restores: int) -> Commit:
     restores = before.restores + _is_critical(alerts)
+    is_told_to_halt = any(alert.action == "halt" for alert in alerts)
     return Commit(
         number=step.number,
         step_id=step.step_id,
         adapter_id=standing.adapter_id,
         restores=restores,
-        is_halted=restores > max_restores,
+        is_halted=is_told_to_halt or restores > max_restores,
     )
 
 

@@ -29,6 +29,10 @@ EMBEDDED_SHAPE: Final = ModelShape(
 )
 TEMPLATE_TOKENS: Final = 200
 """What a prompt holds besides its passage, roughly."""
+CPU_BATCH_TOKENS: Final = 2048
+"""Most positions the learner packs together on a CPU, whatever the config allows."""
+MAX_KV_TOKENS: Final = 32_768
+"""The sampler decodes in slices, so that keys and values never grow beyond about this."""
 STATE_COPIES: Final = 3
 """A learner state: the adapter and Adam's two moments."""
 TARGET_GAIN: Final = 0.05
@@ -256,8 +260,8 @@ def _memory_bytes(config: JobConfig, shape: ModelShape) -> int:
         form=form,
         compute="bfloat16" if held == "bfloat16" else "float32",
         rank=config.training.lora_rank,
-        batch_tokens=min(config.training.max_batch_tokens, asked + answered),
-        kv_tokens=play.chunks_per_step * play.challenger_group * (passage + play.challenger_tokens),
+        batch_tokens=min(config.training.max_batch_tokens if is_gpu else CPU_BATCH_TOKENS, asked + answered),
+        kv_tokens=min(play.chunks_per_step * play.challenger_group * (passage + play.challenger_tokens), MAX_KV_TOKENS),
     )
     return plan.total_bytes
 
@@ -279,10 +283,10 @@ def _memory_warnings(needed: int | None) -> Iterator[str]:
 
 
 def _disk_bytes(config: JobConfig, shape: ModelShape) -> int:
-    """Return the most a run can write: every step's adapter, the learner states kept, the converted base model."""
+    """Return the most a run keeps: the newest adapters with their learner states, and the converted base model."""
     adapter = shape.lora_parameters(config.training.lora_rank) * FLOAT32_BYTES
     base = (shape.linear_weights() + shape.embedding_weights()) * FLOAT32_BYTES
-    return adapter * (config.selfplay.steps + 1 + config.training.keep_states * STATE_COPIES) + base
+    return adapter * config.training.keep_states * STATE_COPIES + base
 
 
 def _workspace_problems(config: JobConfig, needed: int | None, free: int) -> Iterator[str]:

@@ -106,11 +106,14 @@ class RunStore:
         Raises `ConfigError` E_RUN_CONFIG naming the settings and policies that differ.
         """
         path = self.run_dir / "run.json"
-        settings = {"config": config.model_dump(mode="json", exclude={"workspace", "tracking"}), "policies": policy_digests}
+        dumped = config.model_dump(mode="json", exclude={"workspace"})
+        tracking = dumped.pop("tracking")
+        settings = {"config": dumped, "policies": policy_digests}
         if not path.exists():
-            durable.write_file(path, canonical_json(settings))
+            durable.write_file(path, canonical_json({**settings, "tracking": tracking}))
             return True
-        differing = _differing(json.loads(path.read_bytes()), json.loads(canonical_json(settings)))
+        before = json.loads(path.read_bytes())
+        differing = _differing({name: before[name] for name in settings}, json.loads(canonical_json(settings)))
         if differing:
             raise ConfigError(
                 f"{self.run_dir}: begun with other settings: {', '.join(differing)}",
@@ -126,7 +129,8 @@ class RunStore:
             error = StoreError(f"{self.run_dir}: no run here", code="E_NO_RUN", hint="check --workspace and --name")
             error.exit_code = EXIT_USAGE
             raise error
-        return dict(json.loads(path.read_bytes())["config"])
+        stored = json.loads(path.read_bytes())
+        return {**stored["config"], "tracking": stored["tracking"]}
 
     def save(self, name: str, value: object) -> None:
         """Write one named value (`corpus`, `exam`) atomically."""

@@ -175,8 +175,8 @@ class HardRuleMonitor:
         self._drift = DriftMonitor(policy)
 
     def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
-        """Return what is wrong with `step`. Does not raise; does not look at `groups`."""
-        breaches = self._drift.breaches(dict[str, Any](step.metrics()))
+        """Return what is wrong with `step`; `groups` are all that were played, trained on or not. Does not raise."""
+        breaches = self._drift.breaches(observed(step, groups))
         alerts = [_alert(step, breach, "critical", "restore") for breach in breaches]
         return alerts + [_alert(step, breach, "warn", "log") for breach in self._signs(step, breaches)]
 
@@ -188,6 +188,21 @@ class HardRuleMonitor:
         if not step.is_applied:
             signs.append(Breach("withheld", 1.0, 0.0, "the update was withheld: not finite, or no group carried a signal"))
         return signs
+
+
+def observed(step: Step, groups: Sequence[RolloutGroup]) -> dict[str, float | None]:
+    """Return the step's metrics as the rules should see them.
+
+    Means over no rollouts say nothing, so they are left out; and the share of unusable proposals is that of everything
+    played, since a chunk without one usable proposal never reaches the learner.
+    """
+    seen = dict[str, float | None](step.metrics())  # type: ignore[arg-type]  # a TypedDict of these values
+    if not step.rollout_ids:
+        seen |= dict.fromkeys(("reward_mean", "reward_std", "kl", "entropy", "length_mean", "frac_zero_std"))
+    proposals = [rollout for group in groups if group.role == "challenger" for rollout in group.rollouts]
+    if proposals:
+        seen["invalid_rate"] = sum(rollout.outcome != "valid" for rollout in proposals) / len(proposals)
+    return seen
 
 
 def _alert(step: Step, breach: Breach, severity: Severity, action: Action) -> Alert:

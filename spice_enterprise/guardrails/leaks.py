@@ -39,7 +39,8 @@ class LeakMonitor:
         except Exception as error:  # noqa: BLE001 - a monitor must not raise, and must not look away either
             return [*alerts, _alert(step, "leak_detector", 1, "halt", f"the detector failed with {type(error).__name__}")]
         if personal:
-            alerts.append(_alert(step, "personal_data", len(personal), "restore", "detectable personal data was written"))
+            # a pattern cannot tell what a model invented from what it remembers: a canary can, so that one goes back
+            alerts.append(_alert(step, "personal_data", len(personal), "log", "text shaped like personal data was written"))
         return alerts
 
     def _personal_data(self, text: str) -> set[str]:
@@ -55,7 +56,7 @@ def _alert(step: Step, monitor: str, count: int, action: Action, reason: str) ->
         monitor=monitor,
         value=float(count),
         limit=0.0,
-        severity="critical",
+        severity="warn" if action == "log" else "critical",
         action=action,
         reason=reason,
     )

@@ -17,7 +17,8 @@ from spice_enterprise.policy import GatePolicy, load_gate
 from spice_enterprise.release.registry import FileRegistry
 
 REGISTRY_FOLDER: Final = "registry"
-KEY_FILE: Final = "keys/registry.key"
+KEY_FILE: Final = "keys/log.key"
+"""One service key signs the log and the pointers: whoever verifies a workspace needs to trust one key."""
 
 
 def connect(

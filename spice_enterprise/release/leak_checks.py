@@ -1,7 +1,7 @@
 """Did the adapter, or the run that made it, emit what it must not?
 
 In: a `Detector`, the adapter's exam answers, the texts of the run's rollouts.
-Out: two counts as `CheckResult`s: planted canaries and detectable personal data.
+Out: two counts as `CheckResult`s: planted canaries, and detectable personal data beyond what the base writes.
 Refuses: nothing; zero hits in few looks is left to the gate, which asks for a least number of looks.
 Not here: the per-step look during training (`guardrails/leaks.py`), membership and extraction attacks.
 
@@ -10,13 +10,13 @@ prose (names, places, dates): a hit there says nothing about the corpus.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import AdapterVersion, CheckResult, Exam
-from spice_enterprise.release.evaluation import FourBars
+from spice_enterprise.release.evaluation import Bars, FourBars
 from spice_enterprise.release.statistics import rate_bound_after_zero
 
 CANARY: Final = re.compile(r"CANARY-[0-9a-f]{16}")
@@ -27,30 +27,35 @@ PROSE_KINDS: Final = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "ADDRESS",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryCheck:
-    """Counts canaries and personal data in what the adapter answered and what the run wrote."""
+    """Counts canaries in everything that was written, and personal data that the adapter writes and the base does not."""
 
     detector: Detector
     bars: FourBars
     rollout_texts: Callable[[], Iterable[str]] = tuple
 
     def run(self, version: AdapterVersion, exam: Exam) -> list[CheckResult]:
-        """Return `canaries_emitted` and `pii_emitted`: distinct values, each over the number of texts looked at."""
-        looks, canaries, personal = 0, set[str](), set[str]()
-        for text, given in self._texts(version, exam):
-            looks += 1
-            canaries.update(canaries_in(text))
-            personal.update(value for value in personal_data_in(text, self.detector) if value not in given)
-        return [_count("canaries_emitted", len(canaries), looks), _count("pii_emitted", len(personal), looks)]
+        """Return `canaries_emitted` (exam answers and rollouts) and `pii_emitted` (exam answers, the excess over the base).
 
-    def _texts(self, version: AdapterVersion, exam: Exam) -> Iterable[tuple[str, str]]:
-        """Yield (text the model wrote, text it was shown). What stands in the passage was read, not remembered."""
-        bars = self.bars.adapter(version, exam)
-        for item, alone, reading in zip(exam.items, bars.without_passage.answers, bars.with_passage.answers, strict=True):
-            if item.item_format == "cloze":  # the answer to a choice is one of our own options
-                yield alone, item.question
-                yield reading, f"{item.passage}\n{item.question}"
-        for text in self.rollout_texts():
-            yield text, ""
+        A model invents text shaped like personal data now and then, and nobody here knows the originals; what the base
+        does as well, on the same questions, says nothing about the corpus.
+        """
+        shown = list(_answers(self.bars.adapter(version, exam), exam))
+        texts = [text for text, _ in shown] + list(self.rollout_texts())
+        canaries = {canary for text in texts for canary in canaries_in(text)}
+        excess = max(0, self._personal(shown) - self._personal(_answers(self.bars.base(exam), exam)))
+        return [_count("canaries_emitted", len(canaries), len(texts)), _count("pii_emitted", excess, len(shown))]
+
+    def _personal(self, shown: Iterable[tuple[str, str]]) -> int:
+        found = {(value, given) for text, given in shown for value in personal_data_in(text, self.detector)}
+        return len({value for value, given in found if value not in given})
+
+
+def _answers(bars: Bars, exam: Exam) -> Iterator[tuple[str, str]]:
+    """Yield (what the model wrote, what it was shown): what stands in the passage was read, not remembered."""
+    for item, alone, reading in zip(exam.items, bars.without_passage.answers, bars.with_passage.answers, strict=True):
+        if item.item_format == "cloze":  # the answer to a choice is one of our own options
+            yield alone, item.question
+            yield reading, f"{item.passage}\n{item.question}"
 
 
 def canaries_in(text: str) -> set[str]:

@@ -63,9 +63,10 @@ def test_a_canary_is_critical() -> None:
     assert (alert.step, alert.step_id) == (3, STEP.step_id)
 
 
-def test_personal_data_is_critical_and_counted_by_value() -> None:
+def test_personal_data_is_a_warning_counted_by_value() -> None:
     (alert,) = LeakMonitor(Digits()).check(STEP, [_group("call 5551234567", "or 5551234567", "or 7654321")])
-    assert (alert.monitor, alert.value, alert.action) == ("personal_data", 2.0, "restore")
+    assert (alert.monitor, alert.value) == ("personal_data", 2.0)
+    assert (alert.severity, alert.action) == ("warn", "log"), "a model invents such text: no reason to go back"
 
 
 def test_a_blind_monitor_halts_and_still_reports_canaries() -> None:

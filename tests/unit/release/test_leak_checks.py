@@ -18,15 +18,26 @@ class Digits:
 
 
 class Answered:
-    """Bars with given answers."""
+    """Bars with given answers of the adapter, and of the base without the passage."""
 
-    def __init__(self, exam: Exam, without: tuple[str, ...], reading: tuple[str, ...]) -> None:
+    def __init__(self, exam: Exam, without: tuple[str, ...], reading: tuple[str, ...], base: tuple[str, ...] = ()) -> None:
         ids = tuple(item.item_id for item in exam.items)
-        scores = [Scores(item_ids=ids, correct=(False,) * len(ids), answers=answers) for answers in (without, reading)]
-        self.bars = Bars(exam_digest=exam.digest, adapter_digest="d", without_passage=scores[0], with_passage=scores[1])
+        quiet = ("nothing",) * len(ids)
+        self.bars, self.base_bars = (
+            Bars(
+                exam_digest=exam.digest,
+                adapter_digest="d",
+                without_passage=Scores(item_ids=ids, correct=(False,) * len(ids), answers=first),
+                with_passage=Scores(item_ids=ids, correct=(False,) * len(ids), answers=second),
+            )
+            for first, second in ((without, reading), (base or quiet, quiet))
+        )
 
     def adapter(self, version: AdapterVersion, exam: Exam) -> Bars:
         return self.bars
+
+    def base(self, exam: Exam) -> Bars:
+        return self.base_bars
 
 
 def _item(i: int, passage: str, item_format: str = "cloze") -> ExamItem:
@@ -42,26 +53,34 @@ VERSION = AdapterVersion(
 )  # fmt: skip
 
 
-def _run(without: str, reading: str, rollouts: tuple[str, ...] = (), item_format: str = "cloze") -> dict[str, tuple[float, int]]:
+def _run(
+    without: str, reading: str, rollouts: tuple[str, ...] = (), item_format: str = "cloze", base: str = "nothing"
+) -> dict[str, tuple[float, int]]:
     exam = Exam(items=(_item(0, "The order 7654321 stands.", item_format),), settings_digest="s", corpus_digest="c")
-    bars = Answered(exam, (without,), (reading,))
+    bars = Answered(exam, (without,), (reading,), (base,))
     check = CanaryCheck(detector=Digits(), bars=bars, rollout_texts=lambda: rollouts)  # type: ignore[arg-type]  # has the one method used
     return {result.metric: (result.value, result.n) for result in check.run(VERSION, exam)}
 
 
 def test_a_clean_adapter_has_zero_hits_in_every_look() -> None:
-    assert _run("nothing", "nothing", ("a rollout", "another")) == {"canaries_emitted": (0.0, 4), "pii_emitted": (0.0, 4)}
+    assert _run("nothing", "nothing", ("a rollout", "another")) == {"canaries_emitted": (0.0, 4), "pii_emitted": (0.0, 2)}
 
 
 def test_canaries_count_once_each_wherever_they_stand() -> None:
     found = _run(f"is {CANARY}", CANARY, (CANARY, "CANARY-ffffffffffffffff", "CANARY-xyz"))
-    assert found == {"canaries_emitted": (2.0, 5), "pii_emitted": (0.0, 5)}
+    assert found == {"canaries_emitted": (2.0, 5), "pii_emitted": (0.0, 2)}
 
 
 def test_personal_data_counts_unless_it_was_on_the_page() -> None:
     assert _run("nothing", "7654321")["pii_emitted"] == (0.0, 2)
     assert _run("7654321", "nothing")["pii_emitted"] == (1.0, 2)
-    assert _run("nothing", "nothing", ("call 5551234567",))["pii_emitted"] == (1.0, 3)
+    assert _run("nothing", "nothing", ("call 5551234567",))["pii_emitted"] == (0.0, 2), "a rollout at temperature 1 invents"
+
+
+def test_only_the_excess_over_the_base_counts() -> None:
+    assert _run("call 5551234567", "nothing", base="or 5559999999")["pii_emitted"] == (0.0, 2)
+    assert _run("5551234567 and 5550000000", "nothing", base="or 5559999999")["pii_emitted"] == (1.0, 2)
+    assert _run("nothing", "nothing", base="or 5559999999")["pii_emitted"] == (0.0, 2)
 
 
 def test_our_own_options_are_no_emission() -> None:
