@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from spice_enterprise import durable
-from spice_enterprise.config import JobConfig, tracking_uri
+from spice_enterprise.config import JobConfig, cache_dir, tracking_uri
 from spice_enterprise.errors import PolicyError
 from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, Policy, load_gate, load_guardrails, load_pii
 from spice_enterprise.protocols import (
@@ -155,7 +155,7 @@ class Assembly:
 
         return resolve_base_model(
             self.config.base_model,
-            cache_dir=self.config.workspace_dir / "cache",
+            cache_dir=cache_dir(),
             is_offline=self.config.offline,
             expected_digest=self.config.base_digest,
         )

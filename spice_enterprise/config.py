@@ -154,6 +154,11 @@ class JobConfig(Section):
         return digest_of(self.model_dump(mode="json", exclude={"corpus", "workspace", "name", "tracking"}))
 
 
+def cache_dir() -> Path:
+    """Return where converted base models are kept for all workspaces: `XDG_CACHE_HOME`, else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spice-enterprise"
+
+
 def tracking_uri(config: JobConfig) -> str:
     """Return the MLflow URI: config, then `MLFLOW_TRACKING_URI`, then the workspace's SQLite file."""
     from_environment = os.environ.get("MLFLOW_TRACKING_URI")

@@ -753,6 +753,6 @@ def demo_settings(corpus: Path) -> dict[str, object]:
             "formats": "free_form",
             "temperature": 0.7,
         },
-        "training": {"lora_rank": 16, "lora_alpha": 32, "learning_rate": 2e-4, "warmup_steps": 0, "grad_clip": 1.0},
-        "exam": {"answer_tokens": 12},
+        "training": {"lora_rank": 16, "lora_alpha": 32, "learning_rate": 5e-4, "warmup_steps": 0, "grad_clip": 1.0},
+        "exam": {"answer_tokens": 12, "questions_per_document": 3},
     }

@@ -28,8 +28,12 @@ OPTIONS: Final = 4
 NEAR_OPTIONS: Final = 2
 NGRAM_WORDS: Final = 13
 
-WITH_PASSAGE: Final = "Complete the sentence with the words of the passage."
-WITHOUT_PASSAGE: Final = "Complete the sentence."
+WITH_PASSAGE: Final = "Which words of the passage stand in the blank?"
+WITHOUT_PASSAGE: Final = "Which words stand in the blank?"
+LEAD: Final = "Answer:"
+EXAMPLE_PASSAGE: Final = "The canteen serves 220 meals per day. It opens at noon."
+EXAMPLE_SENTENCE: Final = f"The canteen serves {BLANK} per day."
+EXAMPLE_ANSWER: Final = "220 meals"
 
 Pool = Mapping[tuple[str, str], Sequence[tuple[str, str]]]
 """(kind, form) to the (value, document_id) pairs that unseen documents hold; form "" is every form of the kind."""
@@ -63,7 +67,7 @@ class FactExaminer:
 
     def settings_digest(self) -> str:
         """`sha256:` over everything besides the items that decides an answer: settings, seed, prompts."""
-        return digest_of([EXAM_VERSION, self.config.model_dump(mode="json"), self.seed, WITH_PASSAGE, WITHOUT_PASSAGE])
+        return digest_of([EXAM_VERSION, self.config.model_dump(mode="json"), self.seed, exam_wording()])
 
     def _items_of(self, chunks: Sequence[Chunk], pool: Pool, turn: int) -> list[ExamItem]:
         """Return the questions of the `turn`-th document, formats in turn, drawn over all its chunks."""
@@ -147,26 +151,40 @@ def _take_in_turns(queues: Sequence[Sequence[ExamItem]], limit: int) -> tuple[Ex
 
 
 def exam_prompt(item: ExamItem, *, with_passage: bool, answer_tokens: int) -> Prompt:
-    """Return the greedy prompt of a question. Not the self-play prompt: that one is trained on.
+    """Return the greedy prompt of a question, after one worked example. Not the self-play prompt: that one is trained on.
 
-    The assistant's turn begins with the sentence up to the blank. Asked to fill a blank in words, a model of 135M
-    parameters gets nothing right, which would measure whether it follows instructions and not whether it reads.
+    The sentence stands in the user's turn and the answer is asked for by itself. A prompt that lets the model go on with
+    the sentence is answered by copying: the untrained 135M base gets 98 % of it right, and nothing could be measured.
     """
-    shown = f"Passage:\n{item.passage}\n\n{WITH_PASSAGE}" if with_passage else WITHOUT_PASSAGE
+    turns = (_asked(EXAMPLE_PASSAGE, EXAMPLE_SENTENCE, with_passage=with_passage), f"{LEAD} {EXAMPLE_ANSWER}")
     return Prompt(
-        messages=(Message(speaker="user", content=shown),),
+        messages=(
+            Message(speaker="user", content=turns[0]),
+            Message(speaker="assistant", content=turns[1]),
+            Message(speaker="user", content=_asked(item.passage, item.question, with_passage=with_passage)),
+        ),
         template_id=f"{EXAM_VERSION}/{'with' if with_passage else 'without'}-passage",
         max_new_tokens=answer_tokens,
         temperature=0.0,
         stop=("\n",),
-        prefill=item.question.split(BLANK)[0].rstrip(),
+        prefill=LEAD,
     )
 
 
+def exam_wording() -> list[str]:
+    """Return every word of the prompts that is not an item's: the exam's digest covers them."""
+    return [WITH_PASSAGE, WITHOUT_PASSAGE, LEAD, EXAMPLE_PASSAGE, EXAMPLE_SENTENCE, EXAMPLE_ANSWER]
+
+
+def _asked(passage: str, sentence: str, *, with_passage: bool) -> str:
+    if with_passage:
+        return f"Passage:\n{passage}\n\nSentence: {sentence}\n{WITH_PASSAGE}"
+    return f"Sentence: {sentence}\n{WITHOUT_PASSAGE}"
+
+
 def continuations(item: ExamItem) -> list[str]:
-    """Return the options as they continue the prompt's prefill, with the space that stands before the blank."""
-    before = item.question.split(BLANK)[0]
-    return [before[len(before.rstrip()) :] + option for option in item.options]
+    """Return the options as they continue the prompt's prefill."""
+    return [f" {option}" for option in item.options]
 
 
 def missing_words(question: str, text: str) -> str:

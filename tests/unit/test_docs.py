@@ -76,7 +76,7 @@ MEANINGS = {
     "version": "Counted up at each change.",
     "owner": "Who answers for it.",
     "approved_on": "When it was approved.",
-    "valid_until": "For people; this version does not refuse a policy after it.",
+    "valid_until": "The last day on which a job may begin under this policy; refused afterwards (`E_POLICY_EXPIRED`).",
     "language": "Of the documents.",
     "labels": "Label to what happens: see PiiLabel.",
     "max_residual_findings": "Values still found in the finished chunks before the run stops.",

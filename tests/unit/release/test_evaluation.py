@@ -41,7 +41,9 @@ class Reader:
         self.calls.append("publish")
 
     def _item(self, prompt: Prompt) -> tuple[int, ExamItem]:
-        return next((i, item) for i, item in enumerate(self.exam.items) if item.question.startswith(f"{prompt.prefill} ____"))
+        return next(
+            (i, item) for i, item in enumerate(self.exam.items) if f"Sentence: {item.question}\n" in prompt.messages[-1].content
+        )
 
     def _knows(self, prompt: Prompt, i: int, item: ExamItem) -> bool:
         return i < self.known and item.passage in prompt.messages[-1].content

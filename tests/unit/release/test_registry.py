@@ -376,6 +376,6 @@ def test_no_update_is_lost(tmp_path: Path) -> None:
 def test_connect_makes_one_private_key_per_workspace(tmp_path: Path) -> None:
     made = connect(tmp_path).promote(A, _report(A), "sandbox", record=_leaf)
     assert connect(str(tmp_path)).current("sandbox") == made
-    key = tmp_path / "keys" / "registry.key"
+    key = tmp_path / "keys" / "log.key"
     assert key.stat().st_mode & 0o777 == 0o600
     assert datetime.fromisoformat(made.at).tzinfo is not None
