@@ -140,6 +140,11 @@ class Assembly:
             seed=self.config.seed,
         )
 
+    def forget_corpus_parts(self) -> None:
+        """Let go of the name finder and what it remembers: hundreds of megabytes nobody needs once chunks are made."""
+        for name in ("source", "detector", "ingestor", "_scrubber"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def _count_tokens(self) -> Callable[[str], int]:
         from spice_enterprise.training.tokens import load_tokenizer_only

@@ -243,12 +243,7 @@ def _config(path: Path, workspace: Path | None, name: str | None, sets: Sequence
         overrides["name"] = name
     if path.is_dir():
         return build_config({"corpus": str(path)}, overrides, where=path.name)
-    try:
-        return load_config(path, overrides)
-    except (AttributeError, TypeError):
-        sections = sorted({key.split(".")[0] for key in overrides if "." in key})
-        message = f"{path.name}: not a section: {', '.join(sections)}"
-        raise ConfigError(message, hint="write keys below it, or remove the line") from None
+    return load_config(path, overrides)
 
 
 def _pairs(sets: Sequence[str]) -> dict[str, Any]:

@@ -181,6 +181,7 @@ class SpiceAdapterJob:
                 inputs=(NamedDigest(role="policy", name="pii", digest=corpus.pii_policy_digest),),
                 data=(("residual", corpus.residual_findings), *removed),
             )
+            self._parts.forget_corpus_parts()
             return corpus
 
     def _refuse_other_documents(self, stored: Corpus) -> None:

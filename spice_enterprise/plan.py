@@ -29,8 +29,9 @@ EMBEDDED_SHAPE: Final = ModelShape(
 )
 TEMPLATE_TOKENS: Final = 200
 """What a prompt holds besides its passage, roughly."""
-CPU_BATCH_TOKENS: Final = 2048
-"""Most positions the learner packs together on a CPU, whatever the config allows."""
+CPU_BATCH_TOKENS: Final = 512
+CPU_ROW_TOKENS: Final = 2048
+"""On a CPU the learner takes one group at a time, or small ones together, and cuts a group at this many positions."""
 MAX_KV_TOKENS: Final = 32_768
 """The sampler decodes in slices, so that keys and values never grow beyond about this."""
 STATE_COPIES: Final = 3
@@ -253,14 +254,16 @@ def _memory_bytes(config: JobConfig, shape: ModelShape) -> int:
     form: WeightForm = "nf4" if is_packed else held  # type: ignore[assignment]  # both words of `held` are weight forms
     play = config.selfplay
     passage = config.ingest.chunk_tokens + TEMPLATE_TOKENS
-    asked = play.chunks_per_step * (passage + play.challenger_group * play.challenger_tokens)
-    answered = play.chunks_per_step * play.max_tasks * (passage + play.reasoner_group * play.reasoner_tokens)
+    asked = passage + play.challenger_group * play.challenger_tokens
+    answered = passage + play.reasoner_group * play.reasoner_tokens
+    step = play.chunks_per_step * (asked + play.max_tasks * answered)
+    on_cpu = max(CPU_BATCH_TOKENS, min(CPU_ROW_TOKENS, max(asked, answered)))
     plan = plan_memory(
         shape,
         form=form,
         compute="bfloat16" if held == "bfloat16" else "float32",
         rank=config.training.lora_rank,
-        batch_tokens=min(config.training.max_batch_tokens if is_gpu else CPU_BATCH_TOKENS, asked + answered),
+        batch_tokens=min(config.training.max_batch_tokens if is_gpu else on_cpu, step),
         kv_tokens=min(play.chunks_per_step * play.challenger_group * (passage + play.challenger_tokens), MAX_KV_TOKENS),
     )
     return plan.total_bytes

@@ -20,7 +20,14 @@ from spice_enterprise.errors import DeliveryError, IntegrityError
 from spice_enterprise.protocols import OnProgress, Progress, Sampler, Verifier
 from spice_enterprise.records import AdapterVersion, CheckResult, Exam, ExamItem, Task, canonical_json, decode
 from spice_enterprise.release.exam import continuations, exam_prompt, missing_words, overlapping_ids
-from spice_enterprise.release.statistics import FEW_CLUSTERS, Interval, mcnemar_exact, paired_cluster_interval, sign_flip_p
+from spice_enterprise.release.statistics import (
+    FEW_CLUSTERS,
+    Interval,
+    mcnemar_exact,
+    paired_cluster_interval,
+    rate_bound_after_zero,
+    sign_flip_p,
+)
 
 PRIMARY_METRIC = "transfer_accuracy"
 RECALL_BARS_METRIC = "accuracy_without_passage"
@@ -257,6 +264,10 @@ class TransferGainCheck:
         lost = sum(a and not b for a, b in zip(first.correct, second.correct, strict=True))
         won = sum(b and not a for a, b in zip(first.correct, second.correct, strict=True))
         note = f"{won} won, {lost} lost, exact McNemar p = {mcnemar_exact(lost, won):.3g}"
+        if not won and not lost:
+            # the bootstrap has nothing to resample; what was never seen in D documents can still be this frequent
+            bound = rate_bound_after_zero(len(set(documents)))
+            return Interval(-bound, 0.0, bound), f"{note}; no answer changed: bounded by the rule of three over documents"
         if len(set(documents)) >= FEW_CLUSTERS:
             return interval, note
         p = sign_flip_p(first.correct, second.correct, documents, draws=self.config.draws, seed=self.seed)

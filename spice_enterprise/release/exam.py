@@ -5,7 +5,7 @@ Out: a frozen `Exam` under one digest, and the prompts it is asked with.
 Refuses: chunks of the training split; rollouts (no function here takes one, only text to compare with); an empty exam.
 Not here: asking and grading (`evaluation.py`).
 
-Half of the questions are clozes (write the missing value), half choices (the likeliest of four values of one kind).
+Two in three questions are clozes (write the missing value), one is a choice (the likeliest of four values of one kind).
 Wrong options come from the passage itself and from other unseen documents: values of training documents would be more or
 less likely for having been trained on, which is not what is measured.
 """
@@ -24,6 +24,8 @@ from spice_enterprise.release.facts import BLANK, Fact, find_facts, values_of
 from spice_enterprise.seeding import stream
 
 EXAM_VERSION: Final = "exam/v1"
+CHOICE_EVERY: Final = 3
+"""One question in three is a choice: a model that reads at all finds the likeliest value, so clozes tell more."""
 OPTIONS: Final = 4
 NEAR_OPTIONS: Final = 2
 NGRAM_WORDS: Final = 13
@@ -77,7 +79,7 @@ class FactExaminer:
         found.sort(key=lambda pair: pair[1].kind == "name")  # names are common and easy: they fill up, values come first
         items: list[ExamItem] = []
         for chunk, fact in found[: self.config.questions_per_document]:
-            options = self._options(chunk, fact, pool) if (turn + len(items)) % 2 else ()
+            options = self._options(chunk, fact, pool) if (turn + len(items)) % CHOICE_EVERY == 0 else ()
             items.append(_item(chunk, fact, options))
         return items
 

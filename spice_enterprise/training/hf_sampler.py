@@ -36,6 +36,8 @@ MAX_KV_BYTES: Final = 1 << 30
 """Keys and values held at one time."""
 MAX_PREFILL_TOKENS: Final = 4096
 """Padded prompt positions in one forward pass."""
+MIN_SHARED_TOKENS: Final = 16
+"""A shorter common beginning is not worth a pass of its own."""
 
 
 @dataclass(slots=True)
@@ -167,16 +169,24 @@ class HfSampler:
             logits = self._next_logits(rows, cache)
 
     def _read_prompts(self, encoded: Sequence[tuple[int, ...]], *, n: int, max_new: int) -> tuple[Tensor, GroupCache]:
-        """Read every prompt once; returns the logits after each [G, V] and the cache that rows continue from."""
-        device, width = self._learner.device, max(len(ids) for ids in encoded)
+        """Read every prompt once, and what they all begin with once for all.
+
+        Returns the logits after each prompt [G, V] and the cache that rows continue from.
+        """
+        device, shared = self._learner.device, shared_length(encoded)
+        beginning = self._read_beginning(encoded[0][:shared]) if shared else []
+        width = max(len(ids) for ids in encoded) - shared
         per_pass = max(1, MAX_PREFILL_TOKENS // width)
         hidden: list[Tensor] = []
         passes: list[Any] = []
         for start in range(0, len(encoded), per_pass):
+            rows = [ids[shared:] for ids in encoded[start : start + per_pass]]
             # padded on the right: with a causal mask no real position sees the padding, so no mask is needed here
-            ids = torch.tensor([[*row, *([0] * (width - len(row)))] for row in encoded[start : start + per_pass]], device=device)
-            output = self._learner.hidden_states(ids, past_key_values=DynamicCache(), use_cache=True)
-            ends = torch.tensor([len(row) - 1 for row in encoded[start : start + per_pass]], device=device)
+            padded = torch.tensor([[*row, *([0] * (width - len(row)))] for row in rows], device=device)
+            places = torch.arange(shared, shared + width, device=device).expand(len(rows), -1)
+            cache = _continuing(beginning, len(rows))
+            output = self._learner.hidden_states(padded, position_ids=places, past_key_values=cache, use_cache=True)
+            ends = torch.tensor([len(row) - 1 for row in rows], device=device)
             hidden.append(output.last_hidden_state[torch.arange(len(ends), device=device), ends])
             passes.append(output.past_key_values.layers)
         prompts = [
@@ -185,6 +195,12 @@ class HfSampler:
         ]
         lengths = torch.tensor([len(row) for row in encoded], device=device)
         return torch.cat(hidden) @ self._learner.head_weight.T, GroupCache(prompts, lengths, n=n, max_new=max_new)
+
+    def _read_beginning(self, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return per layer the keys and values [1, heads, tokens, width] of what all prompts begin with."""
+        tokens = torch.tensor([list(ids)], device=self._learner.device)
+        output = self._learner.hidden_states(tokens, past_key_values=DynamicCache(), use_cache=True)
+        return [(layer.keys, layer.values) for layer in output.past_key_values.layers]
 
     def _next_logits(self, rows: Sequence[_Row], cache: GroupCache) -> Tensor:
         """Run each row's newest token and return the logits after it, [rows, V]."""
@@ -234,6 +250,24 @@ class HfSampler:
             stop_reason=row.stop_reason or "length",
             adapter_digest=self.adapter_digest,
         )
+
+
+def shared_length(encoded: Sequence[tuple[int, ...]]) -> int:
+    """Return how many tokens all prompts begin with, leaving each at least one of its own; 0 when it is not worth it."""
+    if len(encoded) < 2:
+        return 0
+    first, last = min(encoded), max(encoded)  # in dictionary order the outermost two differ earliest
+    most = min(map(len, encoded)) - 1
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), most)
+    return shared if (shared := min(same, most)) >= MIN_SHARED_TOKENS else 0
+
+
+def _continuing(beginning: Sequence[tuple[Tensor, Tensor]], rows: int) -> DynamicCache:
+    """Return a cache for `rows` prompts that all begin alike."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(beginning):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    return cache
 
 
 def _draw(logps: Tensor, rows: Sequence[_Row]) -> Tensor:

@@ -1,14 +1,15 @@
 """The loop on fakes: learn, alarm, go back, halt, crash and continue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, chunks_of_step, self_play
-from spice_enterprise.protocols import Progress
-from spice_enterprise.records import AdapterVersion, Chunk, Step
+from spice_enterprise.protocols import Monitor, Progress
+from spice_enterprise.records import AdapterVersion, Alert, Chunk, RolloutGroup, Step
 from spice_enterprise.store import Commit, RunStore
 from spice_enterprise.testing import (
     FakePlayer,
@@ -25,13 +26,21 @@ from spice_enterprise.testing import (
 class World:
     """One run on fakes, whose files outlive a crash."""
 
-    def __init__(self, folder: Path, *, alarms: tuple[int, ...] = (), max_restores: int = 3, steps: int = 6) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        alarms: tuple[int, ...] = (),
+        max_restores: int = 3,
+        steps: int = 6,
+        monitors: Callable[[], tuple[Monitor, ...]] | None = None,
+    ) -> None:
         self.store = RunStore(folder)
         self.player, self.trainer = FakePlayer(), FakeTrainer()
         self.audit, self.window = MemoryAudit(), MemoryWindow()
         self.sampler = ScriptedSampler(lambda prompt, random: "x")
         self.settings = LoopSettings(run="r", steps=steps, chunks_per_step=2, seed=0, max_restores=max_restores)
-        self.alarms = alarms
+        self.monitors = monitors or (lambda: (StepMonitor(alarms),))
         self.lines: list[Progress] = []
 
     def play(self) -> LoopResult:
@@ -39,7 +48,7 @@ class World:
             player=self.player,
             sampler=self.sampler,
             trainer=self.trainer,
-            monitors=(StepMonitor(self.alarms),),
+            monitors=self.monitors(),
             audit=self.audit,
             window=self.window,
         )
@@ -90,6 +99,31 @@ def test_too_many_alarms_halt_with_the_alarm_open(tmp_path: Path) -> None:
     assert world.store.last_commit().is_halted  # type: ignore[union-attr]
     assert result.version.step == 1
     assert world.play().version == result.version, "a halted run stays halted"
+
+
+class Counting:
+    """Alarms at the fifth step it has seen, and then asks for a halt."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
+        self.seen += 1
+        if self.seen != 5:
+            return []
+        (alert,) = StepMonitor([step.number]).check(step, groups)
+        return [replace(alert, action="halt")]
+
+
+def test_a_monitor_over_many_steps_remembers_them_across_a_restart(tmp_path: Path) -> None:
+    whole = World(tmp_path / "whole", monitors=lambda: (Counting(),), steps=8)
+    expected = whole.play()
+    assert [a.step for a in expected.open_alerts] == [5], "an alert that asks for a halt halts at once"
+    first = World(tmp_path / "parts", monitors=lambda: (Counting(),), steps=3)
+    first.play()
+    second = World(tmp_path / "parts", monitors=lambda: (Counting(),), steps=8)
+    second.trainer = first.trainer
+    assert [a.step for a in second.play().open_alerts] == [5]
 
 
 def test_an_alarm_in_the_first_step_leaves_the_untrained_start(tmp_path: Path) -> None:

@@ -24,12 +24,17 @@ def key(completion):
     return completion.token_ids, completion.stop_reason, completion.text
 
 
+OWN, SHARED = ("a", "a" * 30, "a" * 7), ("a" * 25, "a" * 24 + "b" * 9, "a" * 20 + "c")
+
+
+@pytest.mark.parametrize("texts", [OWN, SHARED], ids=["own", "shared"])
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
-def test_greedy_equals_generate(kind, make_base, make_learner, tmp_path, tools):
+def test_greedy_equals_generate(kind, texts, make_base, make_learner, tmp_path, tools):
     learner = make_learner(make_base(kind))
     sampler = make_sampler(learner, tmp_path)
-    prompts = [tools.ask("a" * length, 12, temperature=0.0) for length in (1, 30, 7)]
+    prompts = [tools.ask(text, 12, temperature=0.0) for text in texts]
     completions = [group[0] for group in sampler.sample(prompts, n=1, seed=1)]
+    assert (hf_sampler.shared_length([c.prompt_token_ids for c in completions]) > 0) == ("b" in texts[1])
     for completion in completions:
         ids = torch.tensor([completion.prompt_token_ids])
         with learner.bare():
@@ -210,3 +215,14 @@ def test_unsaved_weights_are_neither_served_nor_lost(world, tools):
     second = world.trainer.save(step)
     world.sampler.sample([tools.ask("now", 2)], n=1, seed=1)  # still serves the published version, read from its files
     assert world.learner.adapter_digest == version.digest != second.digest
+
+
+def test_what_all_prompts_begin_with_is_found():
+    from spice_enterprise.training.hf_sampler import MIN_SHARED_TOKENS, shared_length
+
+    same = tuple(range(MIN_SHARED_TOKENS))
+    assert shared_length([(*same, 1, 2), (*same, 3), (*same, 1, 9, 9)]) == MIN_SHARED_TOKENS
+    assert shared_length([(*same, 1), same]) == 0, "each prompt keeps a token of its own"
+    assert shared_length([(*same, 7, 1), (*same, 7)]) == MIN_SHARED_TOKENS
+    assert shared_length([(*same, 1)]) == 0
+    assert shared_length([(1, *same), (2, *same)]) == 0

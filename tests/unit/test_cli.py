@@ -353,7 +353,7 @@ def test_a_wrong_setting_is_one_line_without_its_value(folder: Path, argument: s
 def test_a_section_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("corpus: x\nselfplay: 3\n")
     done = invoke("plan", tmp_path / "job.yaml", "--set", "selfplay.steps=1")
-    assert (done.exit_code, "not a section: selfplay" in done.stderr) == (2, True)
+    assert (done.exit_code, "selfplay: expected keys and values" in done.stderr) == (2, True)
 
 
 def test_several_problems_are_one_line_each(tmp_path: Path) -> None:

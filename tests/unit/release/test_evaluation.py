@@ -156,6 +156,12 @@ def test_few_documents_need_a_permutation_too() -> None:
     assert "few clusters: sign-flip p over documents = 0.125" in gain.detail
 
 
+def test_no_changed_answer_is_no_proof_of_no_change() -> None:
+    gain, _ = _check(_exam(), base=20, adapter=20).run(_version(), _exam())
+    assert (gain.value, gain.low, gain.high) == (0.0, -0.1, 0.1), "3 / 30 documents"
+    assert "no answer changed" in gain.detail
+
+
 def test_widen_only_when_the_permutation_finds_nothing() -> None:
     assert widen(Interval(0.1, 0.2, 0.3), 0.2, 0.05) == (0.0, 0.2, 0.3)
     assert widen(Interval(-0.3, -0.2, -0.1), 0.2, 0.05) == (-0.3, -0.2, 0.0)
