@@ -274,6 +274,23 @@ RULES: Final[tuple[Rule, ...]] = (
         misses=("a sk-ill", "AKIA is a prefix"),
     ),
     _rule(
+        "prefixed_key",
+        "API_KEY",
+        r"\b[a-z]{2,8}_(?:test|live|prod|dev|sk|pk|key)_[A-Za-z0-9]{16,128}\b",
+        score=1.0,
+        cue="_",
+        hits=("API key of the test system: {hmk_test_e60e7a79db70030eba4b287857662b06}.", "{pay_live_4eC39HqLyjWDarjtT1zdp7dc}"),
+        misses=("unit_test_results", "a pre_prod_environment"),
+    ),
+    _rule(
+        "long_hex",
+        "API_KEY",
+        r"(?<![\w-])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{32,128}(?![\w-])",
+        score=0.9,
+        hits=("the token is {e60e7a79db70030eba4b287857662b06}",),
+        misses=("deadbeef", "12345678901234567890123456789012"),
+    ),
+    _rule(
         "labelled_key",
         "API_KEY",
         r"\b(?:api[_ \-]?key|access[_ \-]?key|secret(?:[_ \-]key)?|client[_ \-]secret|auth[_ \-]?token|token|bearer)"
@@ -500,6 +517,13 @@ RULES: Final[tuple[Rule, ...]] = (
         check=lambda value: any(c.isdigit() for c in value),
     ),
     _rule(
+        "plate_of_a_vehicle",
+        "VEHICLE_ID",
+        r"\b(?:car|lorry|truck|van|vehicle|trailer|bus)[\s:,]{1,3}(?P<v>[A-Z]{1,3}[ -]?\d{1,4}[ -]?[A-Z]{1,3})\b(?!-)",
+        hits=("Collection by lorry {ZQ67 HRK}, driver", "Company car: {ZQ69 ZEM}.", "Site vehicle {ZQ56 RMN} is"),
+        misses=("the lorry HM-4471 list", "the van stands in Hall B"),
+    ),
+    _rule(
         "driving_licence",
         "NATIONAL_ID",
         rf"\bdriv(?:er'?s?|ing) licen[cs]e{_NO}?{_IS}(?P<v>{_ID})(?!\w)",
@@ -585,10 +609,15 @@ RULES: Final[tuple[Rule, ...]] = (
         "USERNAME",
         r"\b(?:user(?:[ _\-]?(?:name|id))?|login(?:[ _\-]?(?:name|id))?|account name|screen name|handle|slack"
         r"|skype|AD login)"
-        r"(?:\s{0,2}[:=]\s{0,2}|\s(?:is\s|was\s)?)[\"'@]?(?P<v>[A-Za-z][\w.\-]{2,31}\w)",
+        r"(?:\s{0,2}[:=]\s{0,2}|\s(?:is\s|was\s)?)[\"'@]?(?P<v>(?=[\w.\-]{0,31}[\d._\-])[A-Za-z][\w.\-]{2,31}\w)",
         flags=_I,
         check=is_user,
-        hits=("user={kcannon44} token", "the AD login {kcannon44}. Please", "username: {anna.weiss}"),
+        hits=(
+            "Audit login: user name {ptredwell12}, password",
+            "user={kcannon44} token",
+            "the AD login {kcannon44}. Please",
+            "username: {anna.weiss}",
+        ),
         misses=("user interface", "login page", "user manual"),
     ),
     _rule(

@@ -104,8 +104,7 @@ def test_nothing_outside_was_asked_for_and_nothing_was_left_readable(figures: di
 
 def test_no_planted_value_is_in_any_file_of_the_workspace(workspace: Workspace, figures: dict[str, object]) -> None:
     gold = [json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines()]
-    direct = {"EMAIL", "IBAN", "CREDIT_CARD", "US_SSN", "PASSPORT", "API_KEY", "PASSWORD", "BANK_ACCOUNT", "TAX_ID"}
-    planted = {p["value"] for doc in gold for p in doc["pii"] if p["entity"] in direct}
+    planted = {p["value"] for doc in gold for p in doc["pii"]}
     planted |= {canary for doc in gold for canary in doc["canaries"]}
     assert len(planted) > 20
     written = [p for p in workspace.runs.rglob("*") if p.is_file() and "cache" not in p.parts]
@@ -134,7 +133,7 @@ def test_mlflow_shows_the_run_its_curves_its_report_and_the_version(workspace: W
         versions = db.execute("select count(*) from model_versions").fetchone()[0]
         aliases = {alias for (alias,) in db.execute("select alias from registered_model_aliases")}
     assert names == {"whole": "FINISHED", "killed": "FINISHED"}
-    assert {"reward_mean", "loss", "kl", "valid_rate"} <= curves
+    assert {"reward_mean", "loss", "kl_nats_per_token", "valid_rate"} <= curves
     assert versions >= 1
     assert aliases & {"candidate", "sandbox"}
     artifacts = {p.name for p in (workspace.runs / "mlartifacts").rglob("*") if p.is_file()}
