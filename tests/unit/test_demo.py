@@ -77,9 +77,9 @@ def read_xlsx(path: Path) -> str:
 
 
 def read_html(path: Path) -> str:
-    import bs4
+    from lxml import html
 
-    return bs4.BeautifulSoup(path.read_bytes(), "lxml").get_text(" ")
+    return " ".join(html.fromstring(path.read_bytes()).itertext())
 
 
 def read_mail(path: Path) -> str:
