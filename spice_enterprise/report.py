@@ -41,6 +41,9 @@ EDGE_STEPS: Final = 3
 ALIASES: Final[tuple[Alias, ...]] = ("sandbox", "staging", "prod")
 
 
+KINDS_PER_LINE: Final = 5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What the process knows of itself."""
@@ -337,11 +340,19 @@ def _corpus_rows(figures: Figures) -> list[str]:
     rows = [
         f"{figures.documents} documents -> {figures.chunks} chunks   {figures.unseen_documents} documents unseen",
         f"PII removed {removed} ({len(figures.removed)} kinds)   residual {figures.residual_findings}",
+        *_kinds_removed(figures),
     ]
     if figures.rejected:
         listed = ", ".join(f"{code} {count}" for code, count in figures.rejected)
         rows.append(f"rejected {sum(count for _, count in figures.rejected)}: {listed}")
     return rows
+
+
+def _kinds_removed(figures: Figures) -> list[str]:
+    """Return how many values of each kind were removed, the most frequent first, a few to a line."""
+    ranked = sorted(figures.removed, key=lambda pair: (-pair[1], pair[0]))
+    listed = [f"{entity.lower().replace('_', ' ')} {count}" for entity, count in ranked]
+    return ["  " + ", ".join(listed[i : i + KINDS_PER_LINE]) for i in range(0, len(listed), KINDS_PER_LINE)]
 
 
 def _play_rows(figures: Figures) -> list[str]:
