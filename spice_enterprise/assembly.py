@@ -1,7 +1,7 @@
 """From a config to parts: the only lazy imports of the package.
 
 In: a `JobConfig`, the parts a user gave, the run's store.
-Out: every seam filled, each built when it is first used, so that `ingest` never loads torch.
+Out: every seam filled, each built when it is first used, so that `ingest` loads torch only to convert the embedded model, once.
 Refuses: what a part refuses when it is built.
 Not here: the order of the road (`job.py`).
 """

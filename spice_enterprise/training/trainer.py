@@ -30,15 +30,12 @@ from spice_enterprise.training import checkpoints
 from spice_enterprise.training.advantages import centre, has_no_signal
 from spice_enterprise.training.delivery import require_current, require_delivered
 from spice_enterprise.training.losses import LossLimits, TokenBatch, k3, policy_loss
+from spice_enterprise.training.memory import CPU_BATCH_TOKENS, CPU_ROW_TOKENS
 from spice_enterprise.training.optimiser import AdapterOptimiser
 from spice_enterprise.training.packing import PackedBatch, PackedRow, fill_batches, pack_group, to_tensors
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
 from spice_enterprise.training.scoring import selected_logprobs
 
-CPU_BATCH_TOKENS: Final = 512
-"""On a CPU rows are put together up to this many positions: more costs memory and gains no speed."""
-CPU_ROW_TOKENS: Final = 2048
-"""On a CPU a group is cut into rows of this many positions at most; each row reads the prompt again."""
 PROTECTED_FILE: Final = "protected.json"
 
 
