@@ -41,8 +41,22 @@ class IngestConfig(Section):
     """Share of document families set apart for the exam."""
     sandbox: Literal["required", "best_effort"] = "best_effort"
     """`required` refuses to run where the parser child cannot be cut off from the network."""
+    parser: Literal["native", "unstructured", "auto"] = "native"
+    """`auto` gives the formats that the native parsers do not read to `unstructured`."""
+    ocr: Literal["off", "auto"] = "off"
+    """`auto` reads scanned pages with the `[ocr]` extra; `off` leaves a document without text out."""
     ner_model: str = EMBEDDED_MODEL
     """`embedded` (the packaged en_core_web_md) or a local path."""
+    token_classifier: str | None = None
+    """Local directory of a transformers token classifier that looks for names as well."""
+    gliner: str | None = None
+    """Local directory of a GLiNER model that looks for names as well."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that parse and scrub; each holds the NER model. The result is the same for any number."""
+    near_duplicate: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Jaccard similarity of 5-word shingles from which two documents are one family."""
+    acl_label: str = Field(default="", max_length=200)
+    """Access-control label of documents whose source has none of its own."""
     max_file_bytes: int = Field(default=64 << 20, ge=1)
     max_documents: int = Field(default=100_000, ge=1)
 

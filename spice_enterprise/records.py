@@ -101,6 +101,10 @@ class Document:
     """HMAC-SHA256 of the raw bytes under the workspace key: short private text cannot be guessed from it."""
     size_bytes: int
     source_kind: str = "folder"
+    acl_label: str = field(default="", repr=False)
+    """Who may see it, as the source says; travels to every chunk. Scrubbed like a name."""
+    owner: str = field(default="", repr=False)
+    """A keyed tag of the owner, such as `owner_k3f9abqt`; never the owner's name."""
     document_id: str = _id()
 
     def __post_init__(self) -> None:

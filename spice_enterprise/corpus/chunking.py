@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from spice_enterprise.corpus.scrub import PLACEHOLDER, excerpt
+from spice_enterprise.corpus.scrub import excerpt
+from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.records import ScrubbedText
 
 CountTokens = Callable[[str], int]

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_enterprise.corpus.chunking import cut_document
-from spice_enterprise.corpus.scrub import PLACEHOLDER, excerpt
+from spice_enterprise.corpus.scrub import excerpt
+from spice_enterprise.corpus.surrogates import PLACEHOLDER
 
 PIECES = st.sampled_from(
     [

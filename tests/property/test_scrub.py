@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from spice_enterprise.corpus.detectors import PatternDetector
 from spice_enterprise.corpus.parsers import normalise
-from spice_enterprise.corpus.scrub import PLACEHOLDER, Scrubber, redactions_in
+from spice_enterprise.corpus.scrub import Scrubber, redactions_in
+from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.policy import load_pii
 
 POLICY = load_pii()

@@ -2,7 +2,9 @@ import pytest
 
 from spice_enterprise.corpus import scrub as module
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.scrub import PLACEHOLDER, Lexicon, Scrubber, excerpt, name_parts, redactions_in
+from spice_enterprise.corpus.finding import Lexicon, name_parts
+from spice_enterprise.corpus.scrub import Scrubber, excerpt, redactions_in
+from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.policy import PiiLabel, load_pii
 from spice_enterprise.records import Span
