@@ -1,7 +1,7 @@
 """Small plots as inline SVG: no script, no library, nothing fetched.
 
 In: numbers and short names.
-Out: SVG text; colours are the page's own CSS variables `--one`, `--two`, `--ink`, `--rule`, `--base`, and class `bad`.
+Out: SVG text; colours are the page's own CSS variables `--one`, `--two`, `--ink`, `--rule`, `--base`, `--paper`, and class `bad`.
 Refuses: nothing; a value that is not finite becomes a red cross and a gap, never a point.
 Not here: what the numbers are (`report.py`).
 """
@@ -93,7 +93,8 @@ def compare_plot(label: str, base: float, adapter: float, bounds: tuple[float | 
     if len(ends) == 2:
         left, right = (92 + max(0.0, end) / most * BAR for end in ends)
         path = f"M{left:.1f} 45H{right:.1f}M{left:.1f} 39v12M{right:.1f} 39v12"
-        parts += [f'<path d="{path}" stroke="#fff" stroke-width="4.5"/><path d="{path}" stroke="var(--ink)" stroke-width="1.6"/>']
+        for colour, width in (("--paper", 4.5), ("--ink", 1.6)):
+            parts.append(f'<path d="{path}" stroke="var({colour})" stroke-width="{width}"/>')
     return _svg(WIDE, 62, label, parts)
 
 

@@ -6,7 +6,6 @@ Refuses: a run that has no report yet (E_NO_REPORT) when asked to write it again
 Not here: the officer's report over the audit log (`audit/report.py`). No document text, question or answer is read.
 """
 
-import html
 import json
 import math
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Final
 
 from spice_enterprise import durable
 from spice_enterprise.errors import EXIT_USAGE, IntegrityError, StoreError
+from spice_enterprise.page import document, duration, escape, size_text, table, terms, tiles
 from spice_enterprise.plots import bar_plot, compare_plot, line_plot
 from spice_enterprise.protocols import Corpus, Played
 from spice_enterprise.records import (
@@ -398,8 +398,8 @@ def _size_text(result: CheckResult) -> str:
 
 
 def _figure_rows(figures: Figures) -> list[str]:
-    rows = ["   ".join(f"{stage} {_duration(seconds)}" for stage, seconds in figures.seconds)]
-    return [*filter(None, rows), f"peak memory {_bytes(figures.peak_memory_bytes)}"]
+    rows = ["   ".join(f"{stage} {duration(seconds)}" for stage, seconds in figures.seconds)]
+    return [*filter(None, rows), f"peak memory {size_text(figures.peak_memory_bytes)}"]
 
 
 def _next_command(figures: Figures, run_dir: Path | None) -> str:
@@ -426,17 +426,6 @@ def _signed(value: float | None) -> str:
 
 def _share_text(value: float | None) -> str:
     return f"{value:.0%}" if value is not None and math.isfinite(value) else "–"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 # --- as files ---------------------------------------------------------------------------------------------------------
@@ -493,48 +482,6 @@ _PLOT_KEY: Final = (
     '<span class="bad">✕</span> the value was not a finite number</p>'
 )
 
-_STYLE: Final = """
-:root{--ink:#182230;--soft:#5a6675;--rule:#e2e6ec;--wash:#f6f8fa;--one:#2458b8;--two:#c4560c;--pass:#17713f;--fail:#b3261e;
---inconclusive:#8a5a00;--base:#9aa7b8}
-*{box-sizing:border-box}
-body{margin:0;background:#fff;color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
-main{max-width:1020px;margin:0 auto;padding:36px 28px 64px}
-h1{font-size:26px;line-height:1.2;margin:0 0 2px}
-h2{font-size:18px;margin:44px 0 12px;padding-bottom:6px;border-bottom:1px solid var(--rule)}
-h3{font-size:14px;margin:22px 0 6px}
-p{margin:6px 0}.soft{color:var(--soft)}span.bad{color:var(--fail)}.small{font-size:13px}
-.verdict{border-left:8px solid var(--soft);background:var(--wash);padding:16px 20px;margin:22px 0}
-.verdict b{font-size:30px;line-height:1.15;letter-spacing:.01em;display:block}
-.pass{border-color:var(--pass)}.pass b,td .pass{color:var(--pass)}
-.fail{border-color:var(--fail)}.fail b,td .fail{color:var(--fail)}
-.inconclusive{border-color:var(--inconclusive)}.inconclusive b,td .inconclusive{color:var(--inconclusive)}
-td .pass,td .fail,td .inconclusive{font-weight:650;white-space:nowrap}
-.verdict ul{margin:8px 0 0;padding-left:20px}
-.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:1px;background:var(--rule);border:1px solid var(--rule)}
-.tiles div{background:#fff;padding:12px 14px}
-.tiles b{display:block;font-size:21px;line-height:1.25;font-variant-numeric:tabular-nums}
-.tiles span{color:var(--soft);font-size:13px}
-table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-th{text-align:left;color:var(--soft);font-weight:600;font-size:13px}
-th,td{padding:6px 10px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top}
-table.narrow{width:auto;min-width:330px}figure+table{margin-top:14px}
-td.n,th.n{text-align:right;white-space:nowrap}.n+:not(.n){padding-left:14px}td:last-child,th:last-child{padding-right:0}
-code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
-.plots{display:grid;grid-template-columns:1fr 1fr;gap:22px 28px}
-figure{margin:0;break-inside:avoid}figcaption{font-size:14px;font-weight:600;margin-bottom:2px}
-figcaption span{font-weight:400;color:var(--soft)}
-svg{display:block;width:100%;height:auto;overflow:visible}
-svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft)}
-svg text.label{fill:var(--ink);font-size:12px}svg text.bad{fill:var(--fail)}svg line.bad{stroke:var(--fail)}
-ol.road{list-style:none;margin:0;padding:0}
-ol.road li{display:grid;grid-template-columns:150px 1fr;padding:5px 0;border-bottom:1px solid var(--rule)}
-dl{margin:0}dt{font-weight:600;margin-top:10px}dd{margin:0}
-@media (max-width:720px){.plots{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}}
-@media print{main{max-width:none;padding:0}h2{break-after:avoid}.verdict,.tiles,tr{break-inside:avoid}
-body{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
-"""
-
 
 def render_html(figures: Figures) -> str:
     """Return the page: one file, no script, nothing fetched from anywhere."""
@@ -549,16 +496,7 @@ def render_html(figures: Figures) -> str:
             _reading_section(),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Job report: {_e(figures.run)}</title><style>{_STYLE}</style></head>\n<body><main>{body}</main></body></html>\n"
-    )
-
-
-def _e(value: object) -> str:
-    return html.escape(str(value), quote=True)
+    return document(f"Job report: {figures.run}", body)
 
 
 def _head_section(figures: Figures) -> str:
@@ -567,14 +505,14 @@ def _head_section(figures: Figures) -> str:
     if figures.baseline is not None and figures.candidate is not None:
         found = _gain_text(figures.gain_mean, figures.gain_low, figures.gain_high)
         gain = (
-            f"<p><strong>{_e(figures.primary)}</strong>: base {_number(figures.baseline)}, adapter "
-            f"{_number(figures.candidate)}, difference {_e(found)}</p>"
+            f"<p><strong>{escape(figures.primary)}</strong>: base {_number(figures.baseline)}, adapter "
+            f"{_number(figures.candidate)}, difference {escape(found)}</p>"
         )
-    reasons = "".join(f"<li>{_e(reason)}</li>" for reason in figures.reasons)
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in figures.reasons)
     where = f"in {figures.alias}" if figures.alias else "not promoted"
     named = f"{figures.adapter_id}, {where}, on base model {figures.base_model}" if figures.adapter_id else "no adapter"
     return (
-        f'<h1>Job report: {_e(figures.run)}</h1><p class="soft">{_e(named)}</p>'
+        f'<h1>Job report: {escape(figures.run)}</h1><p class="soft">{escape(named)}</p>'
         f'<div class="verdict {(verdict or "none").lower()}"><b>{_VERDICT_SIGNS[verdict]} {verdict or "NO VERDICT"}</b>'
         f"<p>{_VERDICT_WORDS[verdict]}</p>{gain}{f'<ul>{reasons}</ul>' if reasons else ''}</div>"
     )
@@ -582,7 +520,7 @@ def _head_section(figures: Figures) -> str:
 
 def _tiles(figures: Figures) -> str:
     removed = sum(count for _, count in figures.removed)
-    tiles = (
+    shown = (
         (figures.documents, f"documents read, {sum(n for _, n in figures.rejected)} rejected"),
         (figures.chunks, f"chunks, {figures.train_chunks} for training"),
         (removed, f"personal values removed, {figures.residual_findings} left"),
@@ -590,9 +528,9 @@ def _tiles(figures: Figures) -> str:
         (f"{figures.steps_applied} of {figures.steps_done}", f"steps applied, {figures.restores} restored"),
         (f"{_share_text(figures.valid_rate_start)} → {_share_text(figures.valid_rate_end)}", "valid proposals"),
         (f"{_share_text(figures.pass_rate_start)} → {_share_text(figures.pass_rate_end)}", "right answers in play"),
-        (_bytes(figures.peak_memory_bytes), "peak memory"),
+        (size_text(figures.peak_memory_bytes), "peak memory"),
     )
-    return f'<div class="tiles">{"".join(f"<div><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in tiles)}</div>'
+    return tiles(shown)
 
 
 def _gate_section(figures: Figures) -> str:
@@ -603,20 +541,20 @@ def _gate_section(figures: Figures) -> str:
     bars = "".join(_compared(result) for result in compared)
     rows = [
         (
-            _e(result.check),
+            escape(result.check),
             _verdict_cell(result.verdict),
             _number(result.baseline),
             _number(result.candidate),
-            _e(_gain_text(result.value, result.low, result.high) if result in compared else _number(result.value)),
+            escape(_gain_text(result.value, result.low, result.high) if result in compared else _number(result.value)),
             _number(result.limit),
             str(result.n),
             str(result.clusters),
-            f'<span class="small">{_e(result.detail)}</span>',
+            f'<span class="small">{escape(result.detail)}</span>',
         )
         for result in figures.checks
     ]
     heads = ("check", "verdict", "base", "adapter", "found", "limit", "n", "documents", "detail")
-    return f"<h2>Gate</h2><p>{asked}</p>{bars}{_table(heads, rows, numbers=range(2, 8))}"
+    return f"<h2>Gate</h2><p>{asked}</p>{bars}{table(heads, rows, numbers=range(2, 8))}"
 
 
 def _compared(result: CheckResult) -> str:
@@ -624,7 +562,7 @@ def _compared(result: CheckResult) -> str:
     label = f"{result.metric}: base {_number(base)}, adapter {_number(adapter)}"
     note = f"{result.metric}; the whisker is the interval of the difference, seen from the base"
     plot = compare_plot(label, base, adapter, (result.low, result.high))
-    return f"<figure><figcaption>{_e(result.check)} <span>{_e(note)}</span></figcaption>{plot}</figure>"
+    return f"<figure><figcaption>{escape(result.check)} <span>{escape(note)}</span></figcaption>{plot}</figure>"
 
 
 def _verdict_cell(verdict: Verdict) -> str:
@@ -647,7 +585,7 @@ def _play_section(figures: Figures) -> str:
     made = (
         f"<p>{figures.steps_done} steps, {figures.steps_applied} applied, {figures.restores} restored"
         f"{', halted at the end' if figures.is_halted else ''}; {figures.tasks} tasks, {figures.frontier_tasks} at the frontier; "
-        f"{_duration(figures.step_seconds)} in steps.</p>"
+        f"{duration(figures.step_seconds)} in steps.</p>"
     )
     return f'<h2>Self-play</h2>{made}<div class="plots">{plots}</div>{_PLOT_KEY}{_alert_table(figures.alerts)}'
 
@@ -662,18 +600,26 @@ def _over_steps(title: str, unit: str, figures: Figures, *fields: str) -> str:
         marks=[point.number for point in figures.curve if point.is_restored],
         is_share=all(field.endswith("_rate") for field in fields),
     )
-    return f"<figure><figcaption>{_e(title)} <span>{_e(unit)}</span></figcaption>{plot}</figure>"
+    return f"<figure><figcaption>{escape(title)} <span>{escape(unit)}</span></figcaption>{plot}</figure>"
 
 
 def _alert_table(alerts: Sequence[Alert]) -> str:
     if not alerts:
         return '<h3>Alerts</h3><p class="soft">None.</p>'
     rows = [
-        (str(a.step), _e(a.severity), _e(a.action), _e(a.monitor), _number(a.value), _number(a.limit), _e(a.reason))
+        (
+            str(a.step),
+            escape(a.severity),
+            escape(a.action),
+            escape(a.monitor),
+            _number(a.value),
+            _number(a.limit),
+            escape(a.reason),
+        )
         for a in alerts
     ]
     heads = ("step", "severity", "action", "monitor", "value", "limit", "reason")
-    return f"<h3>Alerts</h3>{_table(heads, rows, numbers=(0, 4, 5))}"
+    return f"<h3>Alerts</h3>{table(heads, rows, numbers=(0, 4, 5))}"
 
 
 def _corpus_section(figures: Figures) -> str:
@@ -681,34 +627,34 @@ def _corpus_section(figures: Figures) -> str:
         bar_plot("values removed by kind", figures.removed) if figures.removed else '<p class="soft">Nothing was removed.</p>'
     )
     rejected = (
-        _table(("code", "files"), [(_e(code), str(count)) for code, count in figures.rejected], numbers=(1,))
+        table(("code", "files"), [(escape(code), str(count)) for code, count in figures.rejected], numbers=(1,))
         if figures.rejected
         else '<p class="soft">None.</p>'
     )
     return (
         f"<h2>Corpus</h2><p>{figures.documents} documents, {figures.chunks} chunks, {figures.unseen_documents} documents set "
         f"apart as unseen. Scanned again after scrubbing: {figures.residual_findings} detectable values left.</p>"
-        f'<p class="soft">Parser isolation: {_e(figures.isolation)}. Name recogniser: {_e(figures.ner_model)}.</p>'
+        f'<p class="soft">Parser isolation: {escape(figures.isolation)}. Name recogniser: {escape(figures.ner_model)}.</p>'
         f"<h3>Values removed, by kind</h3>{removed}<h3>Files rejected, by code</h3>{rejected}"
     )
 
 
 def _evidence_section(figures: Figures) -> str:
-    digests = [(_e(name), f"<code>{_e(digest)}</code>") for name, digest in figures.digests]
-    road = "".join(f"<li><span>{_e(hop.kind)}</span><code>{_e(hop.record_id)}</code></li>" for hop in figures.lineage)
-    seconds = [(_e(stage), _e(_duration(value))) for stage, value in figures.seconds]
-    ids = [(name, f"<code>{_e(value)}</code>") for name, value in (("gate report", figures.gate_id),) if value]
+    digests = [(escape(name), f"<code>{escape(digest)}</code>") for name, digest in figures.digests]
+    road = "".join(f"<li><span>{escape(hop.kind)}</span><code>{escape(hop.record_id)}</code></li>" for hop in figures.lineage)
+    seconds = [(escape(stage), escape(duration(value))) for stage, value in figures.seconds]
+    ids = [(name, f"<code>{escape(value)}</code>") for name, value in (("gate report", figures.gate_id),) if value]
     chain = f"<p>The adapter stands {figures.adapter_chain} updates after the untrained start.</p>" if figures.adapter_id else ""
     return (
-        f"<h2>Evidence</h2>{chain}<h3>Digests</h3>{_table(('of', 'digest'), [*digests, *ids])}"
+        f"<h2>Evidence</h2>{chain}<h3>Digests</h3>{table(('of', 'digest'), [*digests, *ids])}"
         f"<h3>One road from the adapter to a document</h3>"
         + (f'<ol class="road">{road}</ol>' if road else '<p class="soft">No adapter, no road.</p>')
-        + f"<h3>Time over all sessions</h3>{_table(('stage', 'took'), seconds, numbers=(1,))}"
+        + f"<h3>Time over all sessions</h3>{table(('stage', 'took'), seconds, numbers=(1,))}"
     )
 
 
 def _reading_section() -> str:
-    terms = (
+    words = (
         (
             "Verdict",
             "PASS, FAIL or INCONCLUSIVE, decided by the gate policy alone; the worst check decides. Only PASS can be promoted.",
@@ -737,17 +683,4 @@ def _reading_section() -> str:
             "Attempts of this process to reach anything but this machine. Document parsers run in children without a network.",
         ),
     )
-    return f"<h2>How to read this</h2><dl>{''.join(f'<dt>{_e(t)}</dt><dd>{_e(d)}</dd>' for t, d in terms)}</dl>"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
-    """Return a table. Cells are HTML already; `numbers` are the columns to align right. Two columns stay narrow."""
-    right = frozenset(numbers)
-    head = "".join(f"<th{_align(i, right)}>{_e(name)}</th>" for i, name in enumerate(heads))
-    body = "".join(f"<tr>{''.join(f'<td{_align(i, right)}>{cell}</td>' for i, cell in enumerate(row))}</tr>" for row in rows)
-    narrow = ' class="narrow"' if len(heads) == 2 else ""
-    return f"<table{narrow}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _align(column: int, right: frozenset[int]) -> str:
-    return ' class="n"' if column in right else ""
+    return f"<h2>How to read this</h2>{terms(words)}"
