@@ -88,7 +88,7 @@ def test_both_shipped_pii_policies_remove_direct_identifiers_and_the_strict_one_
     strict = policy.load_pii(str(policy.default_path("pii_strict")))
     assert set(default.labels) == set(strict.labels)
     kept = {name for name, label in default.labels.items() if label.action == "keep"}
-    assert kept == {"DATE", "DURATION", "MONEY", "QUANTITY", "AGE", "DEMOGRAPHIC", "TITLE"}
+    assert kept == {"DATE", "DURATION", "MONEY", "QUANTITY", "AGE", "DEMOGRAPHIC", "TITLE", "CODE", "MISC"}
     assert not [name for name, label in strict.labels.items() if label.action == "keep"]
     assert {"PERSON", "EMAIL", "US_SSN", "DATE_OF_BIRTH"} <= set(default.labels) - kept
     assert default.originals == strict.originals == "discard"
