@@ -9,11 +9,14 @@ Not here: what looks personal in the first place (`detectors.py`, `presidio.py`)
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from spice_enterprise.corpus.detectors import NOT_NAMES
+from spice_enterprise.corpus.checks import NOT_NAMES
+from spice_enterprise.corpus.detectors import INDIRECT_LABELS
 from spice_enterprise.corpus.surrogates import PLACEHOLDER
+from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
 
 RUN: Final = re.compile(r"[^\W_]+")
@@ -126,6 +129,29 @@ class Mentions:
         return all(run in self._ordinary or run in NOT_NAMES for run in runs)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything found in one document, before any policy."""
+
+    spans: tuple[Span, ...]
+    """Without overlap, in order."""
+    mentions: Mentions
+
+
+def find_all(text: str, detector: Detector, mentions: Mentions | None = None) -> Findings:
+    """Detect once, and add every other mention of what was found; placeholders in `text` are passed over.
+
+    Pass the `mentions` of an earlier call to find its values too.
+    """
+    known = Mentions(text) if mentions is None else mentions
+    plain = masked(text)
+    found = settled(detector.detect(plain), text)
+    for span in found:
+        if span.entity not in INDIRECT_LABELS:
+            known.add(text[span.start : span.end], span.entity)
+    return Findings(spans=tuple(settled([*found, *known.find(plain)], text)), mentions=known)
+
+
 def name_parts(value: str) -> list[str]:
     """Return a person's name as lower-case parts, first name first, without titles and initials' dots."""
     last, comma, first = value.partition(",")
@@ -145,7 +171,7 @@ def masked(text: str) -> str:
 def settled(spans: Iterable[Span], text: str) -> list[Span]:
     """Return spans without overlap, in order: same labels are joined, then the surer and longer one wins each place."""
     taken: list[Span] = []
-    for span in sorted(_joined(spans), key=lambda s: (-s.score, s.start - s.end, s.start, s.entity)):
+    for span in sorted(_joined(spans), key=lambda s: (s.entity in INDIRECT_LABELS, -s.score, s.start - s.end, s.start, s.entity)):
         blocks = [(t.start, t.end) for t in taken if t.start < span.end and t.end > span.start]
         blocks += [m.span() for m in PLACEHOLDER.finditer(text, max(0, span.start - 48)) if m.start() < span.end]
         taken += _pieces(span, sorted(blocks), text)

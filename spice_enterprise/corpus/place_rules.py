@@ -1,0 +1,99 @@
+"""Postal addresses: whole ones, streets, boxes and postcodes of several countries.
+
+In: nothing; a table.
+Out: rules.
+Refuses: nothing.
+Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins them).
+"""
+
+from typing import Final
+
+from spice_enterprise.corpus.rule import ANY_CASE, BY_LINE, CITY, Rule, UPPER, rule
+
+PLACE_RULES: Final[tuple[Rule, ...]] = (
+    rule(
+        "address_label",
+        "ADDRESS",
+        r"\b(?:(?:home|postal|mailing|billing|shipping|delivery|residential|street|private"
+        r"|registered)\s)?address(?:es)?\s{0,2}[:=]\s{0,2}"
+        r"(?P<v>[^\n;@]{8,120}\d[^\n;@]{0,60}?)(?=[;\n]|\.\s|\.?$)",
+        flags=ANY_CASE | BY_LINE,
+        cue="address",
+        hits=("Home address: {Studio 2, Adam Camp, New Ashleigh, CM8 7FW}\n",),
+        misses=("address: unknown",),
+    ),
+    rule(
+        "address_us",
+        "ADDRESS",
+        rf"(?<![\w.])\d{{1,6}}[A-Za-z]? (?:[{UPPER}\d][\w.'’\-]{{0,20}} ){{0,5}}[{UPPER}][\w.'’\-]{{1,20}}\.?"
+        r"(?:,? (?:Apt|Suite|Ste|Unit|Floor|#)\.? ?[\w\-]{1,6})?"
+        rf"(?:,| –|\n|,\n) ?{CITY}, ?[A-Z]{{2}}\.? \d{{5}}(?:-\d{{4}})?\b",
+        hits=("at {993 Antonio Plains, Mariachester, DE 21697}? The",),
+        misses=("12 Items, Total", "993 Antonio Plains"),
+    ),
+    rule(
+        "address_uk",
+        "ADDRESS",
+        rf"(?<![\w.])(?:(?:Studio|Flat|Unit|Apartment|Apt\.?"
+        rf"|Suite) \d{{1,4}}[A-Za-z]?,? )?(?:\d{{1,5}}[A-Za-z]? )?{CITY}(?:[,\n] ?{CITY}){{0,3}}[,\n] ?"
+        r"[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b",
+        hits=("to {64 Jake Manor, South Kathleenburgh, BT9V 0PQ}?", "{Studio 2, Adam Camp, New Ashleigh, CM8 7FW}"),
+        misses=("Section 4, AB 12",),
+    ),
+    rule(
+        "address_eu",
+        "ADDRESS",
+        rf"(?<![\w.])(?:[{UPPER}][\w.'’ßÀ-ž\-]{{1,30}} ){{0,3}}[{UPPER}][\w.'’ßÀ-ž\-]{{1,40}} \d{{1,4}}"
+        rf"(?: ?[a-z])?(?:[\-/]\d{{1,4}})?(?:,|\n|,\n) ?(?:[A-Z]{{1,2}}-)?\d{{4,5}} {CITY}",
+        hits=("at {Rene-Henk-Allee 59, 05534 Bremen} (", "{Sevim-auch Schlauchin-Weg 9/8, 46717 Bremen}\n"),
+        misses=("Tier 2, 12345 items",),
+    ),
+    rule(
+        "address_fr",
+        "ADDRESS",
+        rf"(?<![\w.])\d{{1,4}},? ?(?:bis |ter )?(?:rue|avenue|boulevard|chemin|place|impasse|allée|quai|via"
+        rf"|viale|calle|piazza)\b[^\n,;:]{{2,50}}"
+        rf"(?:(?:,|\n|,\n) ?\d{{5}} {CITY})?",
+        flags=ANY_CASE,
+        hits=("{489, chemin Geneviève Roche, 14726 Leleudan}\n", "{12 rue de la Paix}, then"),
+        misses=("12, avenues of growth",),
+    ),
+    rule(
+        "street",
+        "ADDRESS",
+        rf"(?<![\w.])\d{{1,6}}[A-Za-z]? (?:[{UPPER}][\w'’\-]{{0,20}}\.? ){{1,4}}(?:Street|St|Avenue|Ave|Road|Rd"
+        rf"|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Square|Sq"
+        r"|Terrace|Close|Crescent|Highway|Hwy|Parkway|Pkwy|Way|Place|Pl|Row|Mews|Gardens"
+        r"|Grove)\b\.?(?:,? (?:Apt|Suite|Ste|Unit|Floor)\.? ?[\w\-]{1,6})?",
+        score=0.85,
+        hits=("lives at {12 Old Mill Road} since", "{4567 Innovation Blvd}"),
+        misses=("5 Road signs", "12 Ways to Drive"),
+    ),
+    rule(
+        "strasse",
+        "ADDRESS",
+        rf"\b(?:[{UPPER}][\w.\-]{{1,20}} )?[{UPPER}][^\W\d_\-]{{1,24}}(?:-[{UPPER}]?[^\W\d_]{{1,24}}){{0,3}}-?"
+        rf"(?:straße|strasse|str\.|weg|gasse|allee|platz|ring|damm|ufer"
+        r"|Straße|Strasse|Weg|Gasse|Allee|Platz|Ring|Damm|Ufer) \d{1,4}[a-z]?(?:[\-/]\d{1,4})?\b",
+        score=0.85,
+        hits=("in der {Hauptstraße 12}, dann", "{Rosmarie-Jungfer-Weg 942}"),
+        misses=("the ring 12",),
+    ),
+    rule(
+        "po_box",
+        "ADDRESS",
+        r"\bP\.?\s?O\.?\s?Box\s\d{1,6}\b|\bPostfach\s\d{1,6}\b",
+        flags=ANY_CASE,
+        cue="o",
+        hits=("{P.O. Box 1234}, Town",),
+        misses=("box 1234",),
+    ),
+    rule(
+        "postcode_uk",
+        "ADDRESS",
+        r"\b[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}\b",
+        score=0.6,
+        hits=("near {CM8 7FW}.",),
+        misses=("CM 87", "Q3 2024"),
+    ),
+)
