@@ -1,0 +1,108 @@
+"""Which lines of a document are its running headers and footers.
+
+In: the lines of every page.
+Out: per page, the running lines by their number, each a header or a footer.
+Refuses: nothing.
+Not here: how lines are read.
+
+A running line stands in the margin and comes back on the pages around it, but for its digits and for letters that OCR
+took for others. On a page alone, one that is set apart from the text and smaller is one too.
+"""
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Final
+
+from spice_enterprise.corpus.pdf_lines import Line, body_points
+
+_MARGIN: Final = 0.15
+_OUTER_MARGIN: Final = 0.085
+_EDGE_LINES: Final = 3
+_WINDOW: Final = 4
+_SHARE: Final = 0.4
+_MIN_PAGES: Final = 3
+_SIMILARITY: Final = 0.8
+_SMALLER_POINTS: Final = 0.4
+_APART_IN_SIZES: Final = 0.5
+_SAME_PLACE: Final = 1e-3
+_PAGE_NUMBER: Final = re.compile(r"\W*(?:page|seite|p\.)?\s*(?:#|[ivxl]{1,5})\s*(?:(?:of|von|/|-)\s*#)?\W*", re.IGNORECASE)
+_Margins = dict[int, tuple[str, str]]
+"""Line number to (kind, shape)."""
+
+
+def margin_lines(pages: Sequence[Sequence[Line]]) -> list[dict[int, str]]:
+    """Return the numbers of each page's running lines: `headers` or `footers`."""
+    margins = [_margin(page) for page in pages]
+    usual_points = body_points(pages)
+    found: list[dict[int, str]] = []
+    for number, margin in enumerate(margins):
+        around = [margins[i] for i in range(max(0, number - _WINDOW), min(len(pages), number + _WINDOW + 1)) if i != number]
+        found.append(
+            {
+                i: kind
+                for i, (kind, shape) in margin.items()
+                if _PAGE_NUMBER.fullmatch(shape)
+                or _is_set_apart(pages[number], i, usual_points)
+                or _comes_back(kind, shape, around)
+            }
+        )
+    return found
+
+
+def _margin(page: Sequence[Line]) -> _Margins:
+    """Return the lines that stand in the upper or lower margin."""
+    found: _Margins = {}
+    for i, line in enumerate(page):
+        is_placed = line.page_points > 0
+        is_head = line.bottom <= _MARGIN if is_placed else i < _EDGE_LINES
+        is_foot = line.top >= 1 - _MARGIN if is_placed else i >= len(page) - _EDGE_LINES
+        if is_head or is_foot:
+            found[i] = ("headers" if is_head else "footers", shape_of(line.text))
+    return found
+
+
+def shape_of(text: str) -> str:
+    """Return a line without what differs from page to page."""
+    return re.sub(r"\d+", "#", " ".join(text.lower().split()))
+
+
+def _comes_back(kind: str, shape: str, around: Sequence[_Margins]) -> bool:
+    needed = max(_MIN_PAGES - 1, _SHARE * len(around))
+    if len(around) < _MIN_PAGES - 1 or len(shape) < 2:
+        return False
+    seen = sum(any(k == kind and s == shape for k, s in margin.values()) for margin in around)
+    if seen >= needed:
+        return True
+    seen = sum(any(k == kind and _is_like(shape, s) for k, s in margin.values()) for margin in around)
+    return seen >= needed
+
+
+def _is_like(shape: str, other: str) -> bool:
+    if shape == other:
+        return True
+    longest = max(len(shape), len(other))
+    if longest > 200 or longest < 6 or abs(len(shape) - len(other)) > 0.2 * longest:
+        return False
+    matcher = SequenceMatcher(None, shape, other, autojunk=False)
+    return matcher.quick_ratio() >= _SIMILARITY and matcher.ratio() >= _SIMILARITY
+
+
+def _is_set_apart(page: Sequence[Line], i: int, usual_points: float) -> bool:
+    """Say whether a line stands alone in the outer margin and is smaller than the text."""
+    line = page[i]
+    if line.page_points <= 0 or usual_points - line.size_points < _SMALLER_POINTS:
+        return False
+    others = [other for other in page if abs(other.top - line.top) > _SAME_PLACE]
+    if line.bottom <= _OUTER_MARGIN:
+        gap, beside = min(((other.top - line.bottom, other.size_points) for other in others), default=(1.0, 0.0), key=_first)
+    elif line.top >= 1 - _OUTER_MARGIN:
+        gap, beside = min(((line.top - other.bottom, other.size_points) for other in others), default=(1.0, 0.0), key=_first)
+    else:
+        return False
+    # the last line of a footnote has another one of its size above it
+    return abs(beside - line.size_points) >= _SMALLER_POINTS and gap * line.page_points > _APART_IN_SIZES * line.size_points
+
+
+def _first(pair: tuple[float, float]) -> float:
+    return pair[0]
