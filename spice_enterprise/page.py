@@ -45,7 +45,9 @@ td .pass,td .fail,td .inconclusive{font-weight:650;white-space:nowrap}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th{text-align:left;color:var(--soft);font-weight:600;font-size:13px}
 th,td{padding:6px 10px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top}
-table.narrow{width:auto;min-width:min(330px,100%)}.scroll{overflow-x:auto}figure+.scroll{margin-top:14px}
+table.narrow{width:auto;min-width:min(330px,100%)}.scroll{overflow-x:auto}.scroll+.scroll{margin-top:20px}
+td code.id{overflow-wrap:normal;white-space:nowrap}td bdi{display:block;min-width:150px;overflow-wrap:anywhere}
+figure+.scroll{margin-top:14px}
 td.n,th.n{text-align:right;white-space:nowrap}.n+:not(.n){padding-left:14px}td:last-child,th:last-child{padding-right:0}
 code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 .plots{display:grid;grid-template-columns:1fr 1fr;gap:22px 28px}
@@ -60,12 +62,14 @@ dl{margin:0}dt{font-weight:600;margin-top:10px}dd{margin:0}
 @media (max-width:720px){.plots{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}main{padding:24px 16px 48px}}
 @media (max-width:560px){figure.wide{display:none}}
 mark{background:hsl(var(--h) 75% 93%);color:hsl(var(--h) 80% 27%);border-radius:3px;padding:0 2px;overflow-wrap:anywhere}
-mark.gone{background:none;color:var(--ink);padding:0;letter-spacing:-1px}
+mark.gone{background:none;color:var(--soft);padding:0;letter-spacing:-1px}
 @media screen and (prefers-color-scheme:dark){mark{background:hsl(var(--h) 45% 19%);color:hsl(var(--h) 75% 78%)}}
 .note{border-left:4px solid var(--one);background:var(--wash);padding:10px 14px;margin:16px 0}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1px;background:var(--rule);border:1px solid var(--rule);margin:6px 0 18px}
 .pair>div{background:var(--paper);padding:10px 12px;min-width:0}
 .passage{white-space:pre-wrap;overflow-wrap:anywhere;font-size:14px;margin:2px 0 0}
+section.card{border:1px solid var(--rule);padding:10px 14px;margin:14px 0;break-inside:avoid}
+.boxes{display:flex;flex-wrap:wrap;gap:4px 22px;margin:10px 0 0;font-size:14px}
 @media (max-width:720px){.pair{grid-template-columns:1fr}}
 @media print{.pair{break-inside:avoid}main{max-width:none;padding:0}h2{break-after:avoid}.verdict,.tiles,tr{break-inside:avoid}
 body{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
@@ -87,6 +91,11 @@ def escape(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
+def code(name: str) -> str:
+    """Return a short code that is never broken across lines."""
+    return f'<code class="id">{escape(name)}</code>'
+
+
 def file_name(name: str) -> str:
     """Return a file's name that is harmless on a page, in a terminal and in a spreadsheet it is pasted into."""
     shown = "".join(character if character.isprintable() else "?" for character in name)
@@ -94,12 +103,13 @@ def file_name(name: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
-    """Return a table. Cells are HTML already; `numbers` are the columns to align right. Two columns stay narrow."""
+    """Return a table. Cells are HTML already; `numbers` are the columns to align right. Short ones stay narrow."""
     right = frozenset(numbers)
     head = "".join(f"<th{_align(i, right)}>{escape(name)}</th>" for i, name in enumerate(heads))
     body = "".join(f"<tr>{''.join(f'<td{_align(i, right)}>{cell}</td>' for i, cell in enumerate(row))}</tr>" for row in rows)
-    narrow = ' class="narrow"' if len(heads) == 2 else ""
-    return f'<div class="scroll"><table{narrow}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    narrow = ' class="narrow"' if len(heads) == 2 or right == frozenset(range(1, len(heads))) else ""
+    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
+    return f'<div class="scroll"><table{narrow}>{top}<tbody>{body}</tbody></table></div>'
 
 
 def _align(column: int, right: frozenset[int]) -> str:

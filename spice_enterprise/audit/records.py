@@ -45,6 +45,8 @@ EVENTS: Final = (
         "log.opened",
         "heartbeat",
         "corpus.snapshotted",
+        "corpus.reviewed",
+        "document.forgotten",
         "redaction.applied",
         "run.started",
         "dataset.generated",

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from spice_enterprise import cli, durable
+from spice_enterprise import cli, cli_corpus, cli_screen, durable
 from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import ConfigError, GateNotPassedError, IntegrityError, StoreError
 from spice_enterprise.protocols import Corpus, Progress
@@ -45,11 +45,13 @@ VERBS = (
     ("run",),
     ("demo",),
     ("ingest",),
+    ("ingest", "review"),
     ("train",),
     ("gate",),
     ("promote",),
     ("rollback",),
     ("trace",),
+    ("forget",),
     ("report",),
     ("audit",),
     ("audit", "verify"),
@@ -241,6 +243,7 @@ class FakeJob:
 def fake_job(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeJob]]:
     FakeJob.verdict, FakeJob.error, FakeJob.made, FakeJob.calls = "PASS", None, [], []
     monkeypatch.setattr(cli, "SpiceAdapterJob", FakeJob)
+    monkeypatch.setattr(cli_corpus, "SpiceAdapterJob", FakeJob)
     monkeypatch.setattr("os.fsync", lambda _: None)
     return FakeJob
 
@@ -562,7 +565,7 @@ def test_the_shipped_policies_are_good() -> None:
 
 def test_plain_progress_is_thinned_but_ends_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     now = [100.0]
-    screen = cli.Screen(clock=lambda: now[0])
+    screen = cli_screen.Screen(clock=lambda: now[0])
     with screen:
         screen(Progress(stage="corpus", message="begin"))
         for number in range(1, 101):
@@ -580,7 +583,7 @@ def test_plain_progress_is_thinned_but_ends_are_kept(capsys: pytest.CaptureFixtu
 
 def test_numbers_have_units(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = (("challenger_reward", 0.1234), ("valid_rate", 0.5), ("tokens_per_s", 88.0), ("left_s", 125.0))
-    cli.Screen()(Progress(stage="self-play", message="step", done=3, total=3, numbers=numbers))
+    cli_screen.Screen()(Progress(stage="self-play", message="step", done=3, total=3, numbers=numbers))
     assert "step  left 2 min 05 s  challenger 0.123  valid 50%  tokens/s 88" in capsys.readouterr().err
 
 
@@ -588,7 +591,7 @@ def test_a_terminal_gets_a_live_bar(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    with cli.Screen() as screen:
+    with cli_screen.Screen() as screen:
         screen(Progress(stage="job", message="starting"))
         screen(Progress(stage="corpus", message="begin"))
         screen(Progress(stage="corpus", message="document", done=3, total=10))
@@ -603,7 +606,7 @@ def test_a_closed_terminal_does_not_stop_the_job(monkeypatch: pytest.MonkeyPatch
         raise BrokenPipeError
 
     monkeypatch.setattr(sys.stderr, "write", closed)
-    cli.Screen()(Progress(stage="corpus", message="begin"))
+    cli_screen.Screen()(Progress(stage="corpus", message="begin"))
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------
