@@ -64,7 +64,7 @@ def _page(document: Any, number: int, notes: Notes, beside: list[str]) -> list[L
     try:
         textpage = page.get_textpage()
         text, indexes = visible_text(page, textpage, notes)
-        lines = page_lines(textpage, text, indexes, page.get_height())
+        lines = page_lines(page, textpage, text, indexes)
         textpage.close()
         if len("".join(text.split())) < _SCAN_CHARS and is_scan(page):
             lines = _recognised(page, notes) or lines

@@ -34,6 +34,7 @@ _SHARED_GAP_IN_SIZES: Final = 0.3
 _STRIP_IN_SIZES: Final = 0.5
 _USUAL_SHARE: Final = 0.9
 """A page's width in characters is that of all but its longest lines: one of them may be several that were glued."""
+_WORD: Final = re.compile(r"[^ \t\u00a0]+")
 _BOLD: Final = re.compile(rb"bold|black|heavy|semibold|-bd", re.IGNORECASE)
 
 
@@ -62,16 +63,16 @@ class Line:
     is_recognised: bool = False
 
 
-def page_lines(textpage: Any, text: str, indexes: Sequence[int], page_points: float) -> list[Line]:
+def page_lines(page: Any, textpage: Any, text: str, indexes: Sequence[int]) -> list[Line]:
     """Return the lines of a page's visible text.
 
     Args:
-        textpage: The page's text layer.
-        text: Its visible text.
+        page: The open page.
+        textpage: Its text layer.
+        text: The visible text of the layer.
         indexes: Per character of the text, its index in the layer.
-        page_points: Height of the page.
     """
-    measure = _Measure(textpage, indexes, page_points)
+    measure = _Measure(page, textpage, indexes)
     lines = []
     start = 0
     for raw_line in text.split("\n"):
@@ -86,11 +87,14 @@ def page_lines(textpage: Any, text: str, indexes: Sequence[int], page_points: fl
 class _Measure:
     """Asks pdfium where characters stand."""
 
-    def __init__(self, textpage: Any, indexes: Sequence[int], page_points: float) -> None:
+    def __init__(self, page: Any, textpage: Any, indexes: Sequence[int]) -> None:
         self._raw = import_module("pypdfium2.raw")
         self._layer = textpage.raw
         self._indexes = indexes
-        self._page_points = max(page_points, 1.0)
+        left, bottom, right, top = page.get_bbox()
+        self._turn = page.get_rotation() // 90 % 4
+        self._page = (left, bottom, right, top)
+        self._page_points = max(right - left if self._turn % 2 else top - bottom, 1.0)
         self._sides = tuple(ctypes.c_double() for _ in range(4))
         self._side_refs = tuple(ctypes.byref(side) for side in self._sides)
         self._matrix = self._raw.FS_MATRIX()
@@ -115,21 +119,23 @@ class _Measure:
 
     def _words(self, text: str, begin: int) -> tuple[Cell, ...]:
         words = []
-        start = 0
-        left = self._box(begin)[0]
-        space = text.find(" ")
-        while 0 < space < len(text) - 1:
-            words.append(Cell(left, self._box(begin + space - 1)[1], text[start:space]))
-            start, left = space + 1, self._box(begin + space + 1)[0]
-            space = text.find(" ", start)
-        words.append(Cell(left, self._box(begin + len(text) - 1)[1], text[start:]))
+        for match in _WORD.finditer(text):
+            first, last = self._box(begin + match.start()), self._box(begin + match.end() - 1)
+            words.append(Cell(first[0], last[1], match.group()))
         return tuple(words)
 
     def _box(self, place: int) -> tuple[float, float, float, float]:
-        """Return left, right, bottom and top of a character."""
+        """Return left, right, bottom and top of a character as the page is shown, from its lower left corner."""
         self._raw.FPDFText_GetCharBox(self._layer, self._indexes[place], *self._side_refs)
-        left, right, bottom, top = self._sides
-        return left.value, right.value, bottom.value, top.value
+        left, right, low, high = (side.value for side in self._sides)
+        page_left, page_low, page_right, page_high = self._page
+        if self._turn == 0:
+            return left - page_left, right - page_left, low - page_low, high - page_low
+        if self._turn == 1:
+            return low - page_low, high - page_low, page_right - right, page_right - left
+        if self._turn == 2:
+            return page_right - right, page_right - left, page_high - high, page_high - low
+        return page_high - high, page_high - low, left - page_left, right - page_left
 
     def _size(self, place: int) -> tuple[float, bool]:
         """Return a character's size in points, and whether it stands upright."""
@@ -138,7 +144,8 @@ class _Measure:
         if not self._raw.FPDFText_GetMatrix(self._layer, index, self._matrix):
             return points, True
         matrix = self._matrix
-        return abs(points) * math.hypot(matrix.c, matrix.d), abs(matrix.b) <= abs(matrix.a)
+        is_along_x = abs(matrix.b) <= abs(matrix.a)
+        return abs(points) * math.hypot(matrix.c, matrix.d), is_along_x == (self._turn % 2 == 0)
 
     def _is_bold(self, place: int) -> bool:
         buffer = ctypes.create_string_buffer(80)

@@ -25,6 +25,7 @@ _Matrix = tuple[float, float, float, float, float, float]
 
 _TINY_POINTS: Final = 4.0
 _MAX_OBJECTS: Final = 50_000
+_MAX_OBJECT_BYTES: Final = 4_000
 _MAX_FORM_DEPTH: Final = 8
 _INVISIBLE_MODES: Final = (3, 7)
 _STROKED_MODES: Final = (1, 2, 5, 6)
@@ -49,7 +50,7 @@ class _Object:
 def visible_text(page: Any, textpage: Any, notes: Notes) -> tuple[str, Sequence[int]]:
     """Return the page's visible text and, per character of it, its index in the text layer."""
     raw = import_module("pypdfium2.raw")
-    hidden = _hidden_objects(raw, page)
+    hidden = _hidden_objects(raw, page, textpage)
     text = str(textpage.get_text_range())
     if not hidden and len(text) == textpage.count_chars():
         return text, range(len(text))
@@ -94,7 +95,7 @@ def _address(handle: Any) -> int:
 # --- objects ----------------------------------------------------------------------------------------------------------
 
 
-def _hidden_objects(raw: Any, page: Any) -> dict[int, str]:
+def _hidden_objects(raw: Any, page: Any, textpage: Any) -> dict[int, str]:
     """Return the address of every text object that cannot be seen, and why."""
     objects = _objects(raw, page)
     page_box: Box = tuple(page.get_bbox())
@@ -109,9 +110,18 @@ def _hidden_objects(raw: Any, page: Any) -> dict[int, str]:
         elif found.kind == _PATH and _is_filled(raw, found):
             painted.append((place, found.box, _fill(raw, found.handle), _is_bar(raw, found)))
     for place, found in texts:
-        if kind := _hidden_kind(raw, place, found, page_box, painted):
+        kind = _hidden_kind(raw, place, found, page_box, painted)
+        if kind and _has_ink(raw, found.handle, textpage):
             hidden[_address(found.handle)] = kind
     return hidden
+
+
+def _has_ink(raw: Any, handle: Any, textpage: Any) -> bool:
+    """Say whether a text object is more than spaces, which have no size and no colour."""
+    size_bytes = min(raw.FPDFTextObj_GetText(handle, textpage.raw, None, 0), _MAX_OBJECT_BYTES)
+    buffer = (ctypes.c_ushort * (size_bytes // 2 + 1))()
+    raw.FPDFTextObj_GetText(handle, textpage.raw, buffer, size_bytes)
+    return bool(bytes(buffer).decode("utf-16-le", "replace").strip("\0 \t\r\n\u00a0"))
 
 
 def _objects(raw: Any, page: Any) -> list[_Object]:

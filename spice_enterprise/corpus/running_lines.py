@@ -11,22 +11,26 @@ took for others. On a page alone, one that is set apart from the text and smalle
 
 import re
 from collections.abc import Sequence
-from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Final
 
 from spice_enterprise.corpus.pdf_lines import Line, body_points
 
 _MARGIN: Final = 0.15
+_NUMBER_MARGIN: Final = 0.25
 _OUTER_MARGIN: Final = 0.085
 _EDGE_LINES: Final = 3
 _WINDOW: Final = 4
 _SHARE: Final = 0.4
 _MIN_PAGES: Final = 3
-_SIMILARITY: Final = 0.8
+_SIMILARITY: Final = 0.7
+"""Share of the letter pairs that two lines have in common; one misread letter spoils two pairs."""
+_MIN_LIKE_CHARS: Final = 8
 _SMALLER_POINTS: Final = 0.4
 _APART_IN_SIZES: Final = 0.5
 _SAME_PLACE: Final = 1e-3
 _PAGE_NUMBER: Final = re.compile(r"\W*(?:page|seite|p\.)?\s*(?:#|[ivxl]{1,5})\s*(?:(?:of|von|/|-)\s*#)?\W*", re.IGNORECASE)
+_COUNT: Final = re.compile(r"(?:[Pp]age )?[-–—]?\s?(\d{1,4})\s?[-–—]?")
 _Margins = dict[int, tuple[str, str]]
 """Line number to (kind, shape)."""
 
@@ -42,23 +46,44 @@ def margin_lines(pages: Sequence[Sequence[Line]]) -> list[dict[int, str]]:
             {
                 i: kind
                 for i, (kind, shape) in margin.items()
-                if _PAGE_NUMBER.fullmatch(shape)
+                if _is_page_number(pages[number], i, shape)
                 or _is_set_apart(pages[number], i, usual_points)
                 or _comes_back(kind, shape, around)
             }
         )
+        found[-1] |= _counted(pages, number)
     return found
+
+
+def _counted(pages: Sequence[Sequence[Line]], number: int) -> dict[int, str]:
+    """Return a page's first or last line when it counts the pages, wherever the text ends."""
+    counted = {}
+    for place, kind in ((-1, "footers"), (0, "headers")):
+        here = _count(pages, number, place)
+        neighbours = ((number - 1, -1), (number + 1, 1))
+        if here is not None and any(_count(pages, other, place) == here + step for other, step in neighbours):
+            counted[place % len(pages[number])] = kind
+    return counted
+
+
+def _count(pages: Sequence[Sequence[Line]], number: int, place: int) -> int | None:
+    if not 0 <= number < len(pages) or not pages[number]:
+        return None
+    match = _COUNT.fullmatch(pages[number][place].text)
+    return int(match.group(1)) if match else None
 
 
 def _margin(page: Sequence[Line]) -> _Margins:
     """Return the lines that stand in the upper or lower margin."""
     found: _Margins = {}
     for i, line in enumerate(page):
+        shape = shape_of(line.text)
+        margin = _NUMBER_MARGIN if _PAGE_NUMBER.fullmatch(shape) else _MARGIN
         is_placed = line.page_points > 0
-        is_head = line.bottom <= _MARGIN if is_placed else i < _EDGE_LINES
-        is_foot = line.top >= 1 - _MARGIN if is_placed else i >= len(page) - _EDGE_LINES
+        is_head = line.bottom <= margin if is_placed else i < _EDGE_LINES
+        is_foot = line.top >= 1 - margin if is_placed else i >= len(page) - _EDGE_LINES
         if is_head or is_foot:
-            found[i] = ("headers" if is_head else "footers", shape_of(line.text))
+            found[i] = ("headers" if is_head else "footers", shape)
     return found
 
 
@@ -79,13 +104,17 @@ def _comes_back(kind: str, shape: str, around: Sequence[_Margins]) -> bool:
 
 
 def _is_like(shape: str, other: str) -> bool:
-    if shape == other:
-        return True
+    """Say whether two lines are the same but for a few letters, as OCR reads them."""
     longest = max(len(shape), len(other))
-    if longest > 200 or longest < 6 or abs(len(shape) - len(other)) > 0.2 * longest:
+    if longest < _MIN_LIKE_CHARS or abs(len(shape) - len(other)) > 0.2 * longest:
         return False
-    matcher = SequenceMatcher(None, shape, other, autojunk=False)
-    return matcher.quick_ratio() >= _SIMILARITY and matcher.ratio() >= _SIMILARITY
+    pairs, other_pairs = _pairs(shape), _pairs(other)
+    return 2 * len(pairs & other_pairs) >= _SIMILARITY * (len(pairs) + len(other_pairs))
+
+
+@lru_cache(maxsize=4096)
+def _pairs(shape: str) -> frozenset[str]:
+    return frozenset(shape[i : i + 2] for i in range(len(shape) - 1))
 
 
 def _is_set_apart(page: Sequence[Line], i: int, usual_points: float) -> bool:
@@ -102,6 +131,16 @@ def _is_set_apart(page: Sequence[Line], i: int, usual_points: float) -> bool:
         return False
     # the last line of a footnote has another one of its size above it
     return abs(beside - line.size_points) >= _SMALLER_POINTS and gap * line.page_points > _APART_IN_SIZES * line.size_points
+
+
+def _is_page_number(page: Sequence[Line], i: int, shape: str) -> bool:
+    """Say whether a line at the edge of the text is nothing but a page number."""
+    line = page[i]
+    if not _PAGE_NUMBER.fullmatch(shape):
+        return False
+    return all(line.bottom <= other.top for other in page if other is not line) or all(
+        line.top >= other.bottom for other in page if other is not line
+    )
 
 
 def _first(pair: tuple[float, float]) -> float:
