@@ -323,4 +323,4 @@ def test_a_web_file_is_read_from_the_address_that_was_checked(web):
 def test_a_redirect_is_not_followed(web):
     with pytest.raises(SourceError) as caught:
         list(source(f"{web}/moved.txt").documents())
-    assert caught.value.code == "E_URL_DENIED"
+    assert caught.value.code == "E_NO_CORPUS"
