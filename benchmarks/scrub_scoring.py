@@ -20,10 +20,12 @@ from typing import Final
 import numpy as np
 
 WORD: Final = re.compile(r"[^\W_]+")
-_PASSED_OVER: Final = frozenset(
-    "mr mrs ms miss dr prof sir herr frau mme the a an of and or in on at to for by with from de la le du der die das s and "
-    "approximately about approx".split()
-)
+_TITLES: Final = frozenset({"mr", "mrs", "ms", "miss", "dr", "prof", "sir", "herr", "frau", "mme"})
+_FUNCTION_WORDS: Final = frozenset(
+    {"the", "a", "an", "of", "and", "or", "in", "on", "at", "to", "for", "by", "with", "from", "de", "la", "le", "du", "der",
+     "die", "das", "s", "approximately", "approx", "about"}
+)  # fmt: skip
+_PASSED_OVER: Final = _TITLES | _FUNCTION_WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

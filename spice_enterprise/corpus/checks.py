@@ -52,7 +52,8 @@ ALSO_NAMES: Final = frozenset(
 
 def is_name(value: str) -> bool:
     """False for values that hold an ordinary word ("Dear Customer", "Name: Project X") or nothing else than initials."""
-    words = [word.strip(".,'’").casefold() for word in value.split()]
+    # an initial is no article: "A. Weiss"
+    words = [word.strip(".,'’").casefold() for word in value.split() if not re.fullmatch(r"(?:\w\.-?)+", word)]
     if any(word in NOT_NAMES and word not in ALSO_NAMES for word in words):
         return False
     return any(len(word) > 1 and word not in NOT_NAMES for word in words)

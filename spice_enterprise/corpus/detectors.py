@@ -20,13 +20,13 @@ from spice_enterprise.records import Span
 
 __all__ = ["ALL_RULES", "INDIRECT_LABELS", "LABELS", "NOT_NAMES", "RULES", "PatternDetector", "is_name"]
 
+MIN_SCORE: Final = 0.4
+"""Weaker matches count only beside a context word, which is Presidio's to see."""
 RULES: Final[tuple[Rule, ...]] = (*SECRET_RULES, *NUMBER_RULES, *PLACE_RULES, *NAME_RULES)
 """What identifies somebody or something by itself."""
 ALL_RULES: Final[tuple[Rule, ...]] = (*RULES, *INDIRECT_RULES)
 
-INDIRECT_LABELS: Final = frozenset(
-    {"DATE", "DURATION", "MONEY", "QUANTITY", "AGE", "DEMOGRAPHIC", "TITLE", "CODE", "MISC"}
-)
+INDIRECT_LABELS: Final = frozenset({"DATE", "DURATION", "MONEY", "QUANTITY", "AGE", "DEMOGRAPHIC", "TITLE", "CODE", "MISC"})
 """What points at somebody only together with other things."""
 LABELS: Final = INDIRECT_LABELS | {rule.entity for rule in ALL_RULES} | {"PERSON", "ORGANIZATION", "LOCATION"}
 """Every label that detection may report."""
@@ -46,5 +46,5 @@ class PatternDetector:
     def _found(self, text: str) -> Iterator[Span]:
         lowered = text.casefold()
         for rule in self._rules:
-            if rule.cue in lowered:
+            if rule.cue in lowered and rule.score >= MIN_SCORE:
                 yield from rule.spans(text)

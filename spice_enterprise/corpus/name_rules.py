@@ -19,9 +19,9 @@ from spice_enterprise.corpus.rule import (
     INITIAL,
     NAME,
     PARTICLE,
-    Rule,
     UPPER,
     WORD,
+    Rule,
     rule,
 )
 

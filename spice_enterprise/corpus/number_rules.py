@@ -9,7 +9,7 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 from typing import Final
 
 from spice_enterprise.corpus.checks import is_phone, is_ssn, is_vin, passes_luhn, passes_mod97
-from spice_enterprise.corpus.rule import ANY_CASE, END, ID, IS, NO, Rule, START, rule
+from spice_enterprise.corpus.rule import ANY_CASE, END, ID, IS, NO, START, Rule, rule
 
 NUMBER_RULES: Final[tuple[Rule, ...]] = (
     rule(
@@ -17,6 +17,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         "IBAN",
         r"\b[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]{4}){2,7}(?:[ \-]?[A-Z0-9]{1,3})?\b",
         score=1.0,
+        flags=ANY_CASE,
         check=passes_mod97,
         is_grouped=True,
         hits=("to {DE89 3704 0044 0532 0130 00}.", "{BE68 5390 0754 7034} 2024", "{GB77ZCWB86981454469934}"),
@@ -244,6 +245,49 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         check=is_phone,
         hits=("ring {652.665.6457x087} or", "{(584)628-7099}"),
         misses=("12-345-6789", "1.652.665.6457"),
+    ),
+    rule(
+        "phone_area",
+        "PHONE",
+        r"(?<![\w.\-/])\(0?\d{1,4}\)[ \-]?\d{2,4}(?:[ \-]?\d{2,4}){1,3}(?![\w\-/]|[.,]\d)",
+        score=0.75,
+        check=is_phone,
+        cue="(",
+        hits=("at {(03) 5327 5996}.", "{(91) 5676-6953}", "at {(37) 788-063},"),
+        misses=("(12) items", "(2) 500"),
+    ),
+    rule(
+        "phone_grouped",
+        "PHONE",
+        r"(?<![\w.,\-/:#])0\d{1,4}(?:(?:[ \-/]\d{2,4}){2,4}|[\-/ ]\d{6,8})(?![\w\-/]|[.,]\d)",
+        score=0.75,
+        check=is_phone,
+        hits=("at {0660 565 36 45}.", "{041 541 67 61}", "on {06-65334860}"),
+        misses=("01-02-2020", "0123-45"),
+    ),
+    rule(
+        "phone_in_context",
+        "PHONE",
+        r"(?<![\w.,\-/:#])(?:\+?\d{1,5}(?:[ .\-]\d{2,4}){1,4}|\d{2,3} \d{5,8}|\d{9,11})(?![\w\-/]|[.,]\d)",
+        score=0.3,
+        check=lambda value: is_phone(value) or (sum(c.isdigit() for c in value) == 6 and " " in value),
+        context=(
+            "phone",
+            "call",
+            "answer",
+            "reach",
+            "ring",
+            "dial",
+            "tel",
+            "mobile",
+            "fax",
+            "text me",
+            "sms",
+            "message",
+            "contact",
+        ),
+        hits=("at {9493 7477}.", "{33 93 31} or", "{20-32-85-26}"),
+        misses=("in 2020", "12.50", "17.03.2020"),
     ),
     rule(
         "phone_local",

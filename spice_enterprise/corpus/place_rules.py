@@ -8,7 +8,14 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 
 from typing import Final
 
-from spice_enterprise.corpus.rule import ANY_CASE, BY_LINE, CITY, Rule, UPPER, rule
+from spice_enterprise.corpus.address_block import whole_address
+from spice_enterprise.corpus.rule import ANY_CASE, BY_LINE, CITY, PARTICLE, UPPER, WORD, Rule, rule
+from spice_enterprise.corpus.vocabulary import STREET_ENDINGS, STREET_STARTS, STREET_WORDS
+
+_STREET_NAME: Final = (
+    rf"(?:(?:{PARTICLE}|das|do|los|las|les|los|i) )?{WORD}\.?(?: (?:(?:{PARTICLE}|das|do|los|las|les|i|y) )?{WORD}\.?){{0,4}}"
+)
+_NUMBER_END: Final = r"(?![\w.%]\d|[\w%])"
 
 PLACE_RULES: Final[tuple[Rule, ...]] = (
     rule(
@@ -80,12 +87,64 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         misses=("the ring 12",),
     ),
     rule(
+        "unit",
+        "ADDRESS",
+        r"(?<![\w.#])(?i:suite|ste\.?|apt\.?|apartment|flat|unit) #?\d{1,5}[A-Za-z]?(?: [Bb]ox \d{1,6})?(?![\w.%]\d|[\w%])",
+        score=0.8,
+        grow=whole_address,
+        hits=(
+            "to {12 Rua Nova Alta 4 Apt. 125 Porto Grande}. I am",
+            "\n{44\nMelum 50\nSuite 241\nVikstad\nSpain 96857}\n\nBest regards",
+        ),
+        misses=("the suite of tests", "flat 12.5% rate", "| Unit | Total |"),
+    ),
+    rule(
+        "army_post",
+        "ADDRESS",
+        r"(?i:(?:(?:unit|psc|cmr) \d{1,5},? box \d{1,6}|us[a-z]{2,3} [^\W\d_]{2,20})?,?\s?\b[afd]po,? a[aep] \d{5}\b)",
+        score=0.9,
+        cue="po",
+        hits=("to {Unit 6204 Box 9180\nDPO AA 32754}.", "{USNV Muster\nFPO AE 51332}"),
+        misses=("the APO of 2012",),
+    ),
+    rule(
+        "street_first",
+        "ADDRESS",
+        rf"(?<![\w.\-])(?:\d{{1,5}}[a-z]? )?(?i:{STREET_STARTS})(?<=[\w.]) {_STREET_NAME},? (?:n\.? ?º? ?)?"
+        rf"\d{{1,5}}[a-z]?{_NUMBER_END}",
+        score=0.8,
+        grow=whole_address,
+        hits=("at {Rua das Pedras 930, Campos}. It", "in {Via Giberti 75} now", "at {29 ul. Nowa 12 Warta}."),
+        misses=("via e-mail in 2020 or", "the place for 3", "place of Work 3"),
+    ),
+    rule(
+        "street_ending",
+        "ADDRESS",
+        rf"(?<![\w.])(?:\d{{1,5}}[a-z]? )?(?:[{UPPER}][\w.'’\-]{{1,20}} (?:(?:van|de|der|von|den) ){{0,2}}){{0,3}}"
+        rf"[{UPPER}][\w\-]{{2,24}}?(?i:{STREET_ENDINGS}) \d{{1,5}}(?: ?[a-z])?(?:[\-/]\d{{1,4}})?{_NUMBER_END}",
+        score=0.8,
+        grow=whole_address,
+        hits=("at {Veslebakken 48}, in", "the {Holmevej 34}\n", "{Sørendre Havnevej 65}"),
+        misses=("the ring 12", "Part 12"),
+    ),
+    rule(
+        "street_word",
+        "ADDRESS",
+        rf"(?<![\w.])(?:\d{{1,6}}[a-z]? ){{1,2}}(?:[{UPPER}\d][\w'’\-]{{0,20}}\.? ){{1,4}}?(?i:{STREET_WORDS})\b"
+        rf"|(?<![\w.])the corner of [^\n.;]{{3,70}}?(?i:{STREET_WORDS})\b",
+        score=0.8,
+        grow=whole_address,
+        hits=("at {58 2347 Lauzon Parkway}.", "meet at {the corner of Calle Alta and Lucchese Street} at"),
+        misses=("12 ways to Drive", "the street"),
+        check=lambda value: not value.split()[-1].islower() or value.startswith("the"),
+    ),
+    rule(
         "po_box",
         "ADDRESS",
-        r"\bP\.?\s?O\.?\s?Box\s\d{1,6}\b|\bPostfach\s\d{1,6}\b",
+        r"\b(?:P\.?\s?O\.?\s?Box|Postfach|Postbox|Apartado|Casella Postale|Boîte Postale|Postboks|Poste Restante),?\s\d{1,6}\b",
         flags=ANY_CASE,
-        cue="o",
-        hits=("{P.O. Box 1234}, Town",),
+        grow=whole_address,
+        hits=("{P.O. Box 1234, Town}",),
         misses=("box 1234",),
     ),
     rule(

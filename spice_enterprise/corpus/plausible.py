@@ -31,7 +31,7 @@ _FUNCTION_WORDS: Final = frozenset({"the", "a", "an", "of", "and", "for", "to", 
 _ABBREVIATION_WORDS: Final = """
 api b2b b2c bic capex cv dpa dpo ebit ebitda eea erp etc eu eur fte gaap gbp gdpr hr html http https iban icao iec
 ieee ifrs iso it json kpi kyc llm ltd mfa nda nist no oem okr opex pdf po qa rfc rfp roi rsa saas sku sla sms sow sql
-ssh sso ssn swift tcp tls udp uk un us usa usd utc vat vpn xml yaml
+ssh sso ssn swift tcp tls udp uk un us usa usd utc vat vpn xml yaml incoterms kubernetes postgresql
 """
 _ABBREVIATIONS: Final = frozenset(_ABBREVIATION_WORDS.split())
 _IS_LAW: Final = re.compile(r" (?:law|Code|Act|Regulation|Directive)\b")
@@ -48,6 +48,7 @@ _NUMBERED: Final = re.compile(
     r"|table|figure|chapter|windows|office|gdpr|act|regulation|standard|release|edition|q[1-4])[. ]{0,2}|[/:§#\-])$",
     re.IGNORECASE,
 )
+_CURRENCY: Final = re.compile(r"[€$£¥₺₹]|\b[A-Z]{3}\b|[a-z]{3,}")
 _QUARTER: Final = re.compile(r"^(?:the )?(?:Q[1-4]|H[12]|FY)\b|quarter", re.IGNORECASE)
 _COUNTED: Final = re.compile(
     r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty|seventy|eighty"
@@ -65,7 +66,10 @@ def our_label(label: str, text: str, start: int, end: int) -> str | None:
         return ours if _is_named(ours, text, start, end) else None
     if ours == "DATE":
         return _kind_of_date(text, start, end)
-    return ours if any(char.isalnum() for char in text[start:end]) else None
+    value = text[start:end]
+    if ours == "MONEY":
+        return ours if _CURRENCY.search(value) else None
+    return ours if any(char.isalpha() for char in value) and not (ours == "MISC" and any(c.isdigit() for c in value)) else None
 
 
 def _is_named(label: str, text: str, start: int, end: int) -> bool:

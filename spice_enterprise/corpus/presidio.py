@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.config import EMBEDDED_MODEL
-from spice_enterprise.corpus.detectors import ALL_RULES
+from spice_enterprise.corpus.detectors import ALL_RULES, MIN_SCORE
 from spice_enterprise.corpus.plausible import NER_LABELS, our_label
 from spice_enterprise.corpus.rule import Rule
 from spice_enterprise.corpus.windows import as_prose, windows
@@ -69,7 +69,6 @@ _LABELS: Final[dict[str, str]] = {
     "MEDICAL_LICENSE": "EMPLOYEE_ID",
 }
 """Presidio's labels that have another name here."""
-_MIN_SCORE: Final = 0.4
 _NER_SCORE: Final = 0.85
 _BATCH: Final = 16
 
@@ -233,7 +232,7 @@ class PresidioDetector:
             if recognizer.context:
                 weak += results
             else:
-                yield from (_span(result) for result in results if result.score >= _MIN_SCORE)
+                yield from (_span(result) for result in results if result.score >= MIN_SCORE)
         waiting = deque(sorted(weak, key=lambda result: (result.start, result.end, result.entity_type)))
         pieces = ((as_prose(piece), start) for start, piece in windows(text) if not piece.isspace())
         for doc, start in self._engine.docs(pieces):
@@ -249,7 +248,7 @@ class PresidioDetector:
         artifacts = self._engine.artifacts(doc)
         raised = LemmaContextAwareEnhancer().enhance_using_context(doc.text, local, artifacts, self.registry.recognizers)
         for result in raised:
-            if result.score >= _MIN_SCORE:
+            if result.score >= MIN_SCORE:
                 yield _span(_moved(result, offset))
 
 

@@ -19,7 +19,7 @@ from spice_enterprise.records import Span
 UPPER: Final = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĘĚĞĢİĪŁŃŅŇŌŐŒŘŚŞŠŢŤŪŮŰŹŻŽΑ-ΩА-Я"
 WORD: Final = rf"[{UPPER}][^\W\d_]*(?:['’\-][^\W\d_]+){{0,2}}"
 PARTICLE: Final = r"(?:de la|de|del|della|van der|van den|van|von|zu|der|du|di|da|dos|bin|al|el|le|la|ten|ter|af)"
-INITIAL: Final = rf"[{UPPER}]\."
+INITIAL: Final = rf"[{UPPER}]\.(?:-[{UPPER}]\.)?"
 NAME: Final = rf"(?:{INITIAL} ?){{0,2}}{WORD}(?: (?:{PARTICLE} )?(?:{INITIAL}|{WORD})){{0,3}}"
 FULL_NAME: Final = rf"(?:{INITIAL} ?|{WORD} ){{1,3}}(?:{PARTICLE} )?{WORD}"
 LAST_FIRST: Final = rf"{WORD}(?: {WORD})?, {WORD}(?: (?:{WORD}|{INITIAL}))?"
@@ -52,6 +52,8 @@ class Rule:
     pattern: re.Pattern[str]
     score: float
     check: Callable[[str], bool] | None = None
+    grow: Callable[[str, int, int], tuple[int, int]] | None = None
+    """Widens a value that passed to all that belongs to it."""
     is_grouped: bool = False
     """Groups of digits with blanks between: when the check fails, it is tried on fewer groups."""
     cue: str = ""
@@ -69,6 +71,8 @@ class Rule:
             value = self._passing(text[start:end])
             if value:
                 end = start + len(value)
+                if self.grow is not None:
+                    start, end = self.grow(text, start, end)
                 yield Span(start=start, end=end, entity=self.entity, score=self.score, detector=self.rule_id)
 
     def _passing(self, value: str) -> str:
@@ -87,6 +91,7 @@ def rule(  # noqa: PLR0913 - a table row
     *,
     score: float = 0.9,
     check: Callable[[str], bool] | None = None,
+    grow: Callable[[str, int, int], tuple[int, int]] | None = None,
     cue: str = "",
     is_grouped: bool = False,
     flags: re.RegexFlag = re.NOFLAG,
@@ -94,6 +99,7 @@ def rule(  # noqa: PLR0913 - a table row
     hits: tuple[str, ...] = (),
     misses: tuple[str, ...] = (),
 ) -> Rule:
+    """Return one row of a table; the texts in `hits` mark the value with braces."""
     compiled = re.compile(pattern, flags)
     return Rule(
         rule_id=rule_id,
@@ -101,6 +107,7 @@ def rule(  # noqa: PLR0913 - a table row
         pattern=compiled,
         score=score,
         check=check,
+        grow=grow,
         is_grouped=is_grouped,
         cue=cue,
         context=context,

@@ -50,6 +50,15 @@ SECRET_RULES: Final[tuple[Rule, ...]] = (
         misses=("https://example.com:8080/a@b",),
     ),
     rule(
+        "url",
+        "URL",
+        r"\b(?:https?://|ftp://|www\.)[^\s<>\"'()\[\]{}|]{3,300}[\w/]",
+        score=0.8,
+        flags=ANY_CASE,
+        hits=("see {https://www.example.org/a/b?x=1}.", "at {www.example.org},"),
+        misses=("http is old", "www"),
+    ),
+    rule(
         "profile_url",
         "USERNAME",
         r"\b(?:linkedin\.com/in|github\.com|twitter\.com|x\.com|facebook\.com)/(?P<v>[\w.\-]{3,40})",
