@@ -32,6 +32,8 @@ _MIN_PROSE_ROWS: Final = 4
 _MIN_ROWS: Final = 2
 _SHARED_GAP_IN_SIZES: Final = 0.3
 _STRIP_IN_SIZES: Final = 0.5
+_MEAN_CHAR_IN_SIZES: Final = 0.5
+_SOUGHT_GAP_IN_SIZES: Final = 1.0
 _USUAL_SHARE: Final = 0.9
 """A page's width in characters is that of all but its longest lines: one of them may be several that were glued."""
 _WORD: Final = re.compile(r"[^ \t\u00a0]+")
@@ -54,7 +56,7 @@ class Line:
     text: str
     words: tuple[Cell, ...] = ()
     cells: tuple[Cell, ...] = ()
-    """The words joined where no wide space is between them."""
+    """The words joined where no wide space is between them; none of either where the line has no wide space."""
     top: float = 0.0
     bottom: float = 0.0
     size_points: float = 0.0
@@ -105,7 +107,7 @@ class _Measure:
         size, is_level = self._size(middle if not text[len(text) // 2].isspace() else begin)
         _, _, low, high = self._box(begin)
         _, _, last_low, last_high = self._box(begin + len(text) - 1)
-        words = self._words(text, begin) if is_level else ()
+        words = self._words(text, begin) if is_level and self._has_gap(text, begin, size) else ()
         return Line(
             text=text.replace("\0", ""),
             words=words,
@@ -117,17 +119,33 @@ class _Measure:
             is_bold=self._is_bold(begin) and self._is_bold(middle) and self._is_bold(begin + len(text) - 1),
         )
 
+    def _has_gap(self, text: str, begin: int, size: float) -> bool:
+        """Say whether a word begins further behind the one before than its length explains; one question per word."""
+        if self._turn:
+            return True
+        x = self._sides[0]
+        before = -math.inf
+        reach = math.inf
+        for match in _WORD.finditer(text):
+            self._raw.FPDFText_GetCharOrigin(self._layer, self._indexes[begin + match.start()], *self._side_refs[:2])
+            if x.value - before > reach:
+                return True
+            before, reach = x.value, (_MEAN_CHAR_IN_SIZES * (match.end() - match.start() + 1) + _SOUGHT_GAP_IN_SIZES) * size
+        return False
+
     def _words(self, text: str, begin: int) -> tuple[Cell, ...]:
         words = []
         for match in _WORD.finditer(text):
-            first, last = self._box(begin + match.start()), self._box(begin + match.end() - 1)
+            first = self._box(begin + match.start())
+            last = self._box(begin + match.end() - 1) if match.end() - match.start() > 1 else first
             words.append(Cell(first[0], last[1], match.group()))
         return tuple(words)
 
     def _box(self, place: int) -> tuple[float, float, float, float]:
         """Return left, right, bottom and top of a character as the page is shown, from its lower left corner."""
         self._raw.FPDFText_GetCharBox(self._layer, self._indexes[place], *self._side_refs)
-        left, right, low, high = (side.value for side in self._sides)
+        a, b, c, d = self._sides
+        left, right, low, high = a.value, b.value, c.value, d.value
         page_left, page_low, page_right, page_high = self._page
         if self._turn == 0:
             return left - page_left, right - page_left, low - page_low, high - page_low

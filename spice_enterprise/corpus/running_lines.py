@@ -12,6 +12,7 @@ took for others. On a page alone, one that is set apart from the text and smalle
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from spice_enterprise.corpus.pdf_lines import Line, body_points
@@ -19,7 +20,7 @@ from spice_enterprise.corpus.pdf_lines import Line, body_points
 _MARGIN: Final = 0.15
 _NUMBER_MARGIN: Final = 0.25
 _OUTER_MARGIN: Final = 0.085
-_EDGE_LINES: Final = 3
+_EDGE_LINES: Final = 4
 _WINDOW: Final = 4
 _SHARE: Final = 0.4
 _MIN_PAGES: Final = 3
@@ -51,40 +52,37 @@ def margin_lines(pages: Sequence[Sequence[Line]]) -> list[dict[int, str]]:
                 or _comes_back(kind, shape, around)
             }
         )
-        found[-1] |= _counted(pages, number)
+    rest = [[i for i in range(len(page)) if i not in margin] for page, margin in zip(pages, found, strict=True)]
+    for place, kind in ((-1, "footers"), (0, "headers")):
+        counts = [_count(page[left[place]]) if left else None for page, left in zip(pages, rest, strict=True)]
+        for number in _counting(counts):
+            found[number][rest[number][place]] = kind
     return found
 
 
-def _counted(pages: Sequence[Sequence[Line]], number: int) -> dict[int, str]:
-    """Return a page's first or last line when it counts the pages, wherever the text ends."""
-    counted = {}
-    for place, kind in ((-1, "footers"), (0, "headers")):
-        here = _count(pages, number, place)
-        neighbours = ((number - 1, -1), (number + 1, 1))
-        if here is not None and any(_count(pages, other, place) == here + step for other, step in neighbours):
-            counted[place % len(pages[number])] = kind
-    return counted
+def _counting(counts: Sequence[int | None]) -> list[int]:
+    """Return the pages whose number is one off that of the page before or behind."""
+    pairs = [(n, n + 1) for n, (here, following) in enumerate(pairwise(counts)) if here is not None and following == here + 1]
+    return sorted({number for pair in pairs for number in pair})
 
 
-def _count(pages: Sequence[Sequence[Line]], number: int, place: int) -> int | None:
-    if not 0 <= number < len(pages) or not pages[number]:
-        return None
-    match = _COUNT.fullmatch(pages[number][place].text)
+def _count(line: Line) -> int | None:
+    match = _COUNT.fullmatch(line.text)
     return int(match.group(1)) if match else None
 
 
 def _margin(page: Sequence[Line]) -> _Margins:
     """Return the lines that stand in the upper or lower margin."""
-    found: _Margins = {}
+    found: dict[str, list[tuple[float, int, str]]] = {"headers": [], "footers": []}
     for i, line in enumerate(page):
         shape = shape_of(line.text)
         margin = _NUMBER_MARGIN if _PAGE_NUMBER.fullmatch(shape) else _MARGIN
         is_placed = line.page_points > 0
-        is_head = line.bottom <= margin if is_placed else i < _EDGE_LINES
-        is_foot = line.top >= 1 - margin if is_placed else i >= len(page) - _EDGE_LINES
-        if is_head or is_foot:
-            found[i] = ("headers" if is_head else "footers", shape)
-    return found
+        if line.bottom <= margin if is_placed else i < _EDGE_LINES:
+            found["headers"].append((line.top, i, shape))
+        elif line.top >= 1 - margin if is_placed else i >= len(page) - _EDGE_LINES:
+            found["footers"].append((-line.bottom, i, shape))
+    return {i: (kind, shape) for kind, lines in found.items() for _, i, shape in sorted(lines)[:_EDGE_LINES]}
 
 
 def shape_of(text: str) -> str:
