@@ -240,8 +240,7 @@ def _shown(chunk: Chunk, title: str) -> Text:
     text = Text("".join(c if c.isprintable() or c == "\n" else " " for c in chunk.text))
     for redaction in chunk.redactions:
         text.stylize("cyan", redaction.start, redaction.end)
-    head = Text(f"\n{title}  {chunk.chunk_id}  {corpus_page.place_of(chunk)}\n", style="dim")
-    return head + text
+    return Text.assemble((f"\n{title}  {chunk.chunk_id}  {corpus_page.place_of(chunk)}\n", "dim"), text)
 
 
 def _record(out: Out, folder: Path, marks_path: Path, workspace: Path) -> None:

@@ -154,9 +154,8 @@ class IngestScreen(Screen):
 
     def _make_bars(self) -> Bars:
         return Bars(
-            SpinnerColumn(),
             TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=5),
             MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
             TimeElapsedColumn(),
             TextColumn("{task.fields[rest]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
@@ -183,7 +182,7 @@ class IngestScreen(Screen):
         if event.message != _READING:
             return _Line(_PASSES.get(event.message, event.stage), count, "" if event.message in _PASSES else event.message)
         numbers = dict(event.numbers)
-        rest = f"{numbers.get('removed', 0):,.0f} removed  {numbers.get('quarantined', 0):,.0f} quarantined"
+        rest = f"{numbers.get('removed', 0):,.0f} removed  {numbers.get('quarantined', 0):,.0f} left out"
         return _Line(_PASSES[_READING], count, f"{rest}{self._speeds(numbers)}")
 
     def _speeds(self, numbers: dict[str, float]) -> str:
@@ -194,7 +193,7 @@ class IngestScreen(Screen):
         if since_s <= 0:
             return ""
         pages, size = (numbers.get(name, 0.0) - self._first[1].get(name, 0.0) for name in ("pages", "size_bytes"))
-        return f"  {pages / since_s:.1f} pages/s  {size / since_s / 1000:.0f} KB/s"
+        return f"  {pages / since_s:.3g} pages/s  {size / since_s / 1000:.0f} KB/s"
 
 
 _READING: Final = "scrubbed"

@@ -200,7 +200,7 @@ def test_plain_lines_are_thin_and_speeds_are_of_this_run(capsys: pytest.CaptureF
     lines = capsys.readouterr().err.splitlines()
     assert 6 <= len(lines) <= 8
     assert "reading" in lines[2]
-    assert "1,234 removed  2 quarantined  10.0 pages/s  10 KB/s" in lines[2]
+    assert "1,234 removed  2 left out  10 pages/s  10 KB/s" in lines[2]
     assert lines[-1].endswith("10 s")
 
 
