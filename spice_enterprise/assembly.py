@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from spice_enterprise import durable
-from spice_enterprise.config import JobConfig, cache_dir, tracking_uri
+from spice_enterprise import durable, offline
+from spice_enterprise.config import JobConfig, cache_dir, tracking_host, tracking_uri, vault_key
+from spice_enterprise.corpus.corpus_files import MadeCorpus, is_corpus
 from spice_enterprise.errors import PolicyError
 from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, Policy, load_gate, load_guardrails, load_pii
 from spice_enterprise.protocols import (
@@ -34,11 +35,14 @@ from spice_enterprise.protocols import (
     Verifier,
     Window,
 )
-from spice_enterprise.records import AdapterVersion, GateReport, Promotion, Step
+from spice_enterprise.records import AdapterVersion, GateReport, Promotion, Step, sha256_hex
 from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
+    from spice_enterprise.corpus.ingest import CorpusIngestor
+    from spice_enterprise.corpus.listing import Listing
     from spice_enterprise.corpus.scrub import Scrubber
+    from spice_enterprise.corpus.vault import Vault
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.qlora import LearnerModel
@@ -91,21 +95,27 @@ class Assembly:
 
     @cached_property
     def source(self) -> Source:
-        """The folder of documents."""
+        """Where the documents are: a folder, or a place that the policy allows by its URL."""
         if self._given.source is not None:
             return self._given.source
         from spice_enterprise.corpus.sources import FolderSource
 
-        return FolderSource(
-            Path(self.config.corpus),
-            key=self._tenant_key,
-            max_file_bytes=self.config.ingest.max_file_bytes,
-            max_documents=self.config.ingest.max_documents,
-            scrub_name=self._scrub_name,
-        )
+        return FolderSource(Path(self.config.corpus), self._listing())
 
-    def _scrub_name(self, name: str) -> str:
-        return self._scrubber.scrub_name(name)
+    def _listing(self) -> "Listing":
+        from spice_enterprise.corpus.listing import Listing
+        from spice_enterprise.corpus.sandbox import RawDocument, Sandbox
+
+        ingest = self.config.ingest
+        sandbox = Sandbox(is_required=ingest.sandbox == "required")
+        return Listing(
+            key=self._tenant_key,
+            scrub_name=self._scrubber.scrub_name,
+            max_file_bytes=ingest.max_file_bytes,
+            max_documents=ingest.max_documents,
+            acl_label=ingest.acl_label,
+            expand=lambda data, suffix: sandbox.expand(RawDocument(suffix=suffix, data=data)),
+        )
 
     @cached_property
     def _scrubber(self) -> "Scrubber":
@@ -115,34 +125,85 @@ class Assembly:
 
     @cached_property
     def detector(self) -> Detector:
-        """Patterns with checksums, and names found by spaCy through Presidio."""
+        """Patterns with checksums, and names found by spaCy through Presidio and by what the config adds."""
         if self._given.detector is not None:
             return self._given.detector
-        from spice_enterprise.corpus.presidio import PresidioDetector, resolve_ner_model
+        from spice_enterprise.corpus.detection import make_detector
 
-        return PresidioDetector(resolve_ner_model(self.config.ingest.ner_model))
+        return make_detector(self.config.ingest)
 
     @cached_property
     def ingestor(self) -> Ingestor:
-        """Read, scrub, cut, split."""
+        """Read, scrub, cut, split; or the corpus that `ingest --out` made of the folder before."""
         if self._given.ingestor is not None:
             return self._given.ingestor
-        from spice_enterprise.corpus.ingest import CorpusIngestor
-        from spice_enterprise.corpus.presidio import ner_identity, resolve_ner_model
+        folder = Path(self.config.corpus)
+        if is_corpus(folder):
+            return MadeCorpus(folder, self.pii_policy)
+        return self.ingestor_into(self._store.run_dir / "corpus")
 
-        return CorpusIngestor(
-            config=self.config.ingest,
-            policy=self.pii_policy,
-            detector=self.detector,
-            ner_identity=ner_identity(resolve_ner_model(self.config.ingest.ner_model)),
-            count_tokens=self._count_tokens,
+    def ingestor_into(self, folder: Path) -> "CorpusIngestor":
+        """Return the corpus stage that writes into `folder`."""
+        from spice_enterprise.corpus.detection import ner_identity_of
+        from spice_enterprise.corpus.detectors import PatternDetector
+        from spice_enterprise.corpus.finishing import Finisher
+        from spice_enterprise.corpus.ingest import CorpusIngestor
+        from spice_enterprise.corpus.preparing import Preparer
+
+        ingest, policy = self.config.ingest, self.pii_policy
+        finisher = Finisher(
+            config=ingest,
+            policy=policy,
+            policy_digest=policy.digest(),
             key=self._tenant_key,
             seed=self.config.seed,
+            count_tokens=self._count_tokens,
+            ner_identity=ner_identity_of(ingest),
+            second_look=PatternDetector(),
         )
+        # a detector that the user gave is an object of this process: it cannot be sent to others
+        is_here = ingest.workers == 1 or self._given.detector is not None
+        preparer = Preparer(ingest, policy, self._scrubber, self._tenant_key) if is_here else None
+        keep = self._keep_originals if policy.originals == "vault" else None
+        return CorpusIngestor(
+            config=ingest, policy=policy, finisher=finisher, preparer=preparer, folder=folder, keep_originals=keep
+        )
+
+    def _keep_originals(self, document_key: str, originals: Sequence[tuple[str, str]]) -> None:
+        if self.vault is not None:
+            self.vault.put(document_key, originals)
+
+    @cached_property
+    def vault(self) -> "Vault | None":
+        """What was removed, encrypted; None where nothing is kept.
+
+        Raises `IntegrityError` E_VAULT or `CorpusError` E_VAULT_KEY when there is a vault that cannot be opened.
+        """
+        folder = self.config.workspace_dir / "vault"
+        is_new = not (folder / "originals.db").exists()
+        if is_new and self.pii_policy.originals != "vault":
+            return None
+        from spice_enterprise.corpus.keys import master_key
+        from spice_enterprise.corpus.vault import open_vault
+
+        tenant = sha256_hex(b"spice tenant|" + self._tenant_key)[:16]
+        keys = master_key(tenant, file=folder / "master.key", kms=self._given.keys, environment=vault_key(), may_create=is_new)
+        return open_vault(folder / "originals.db", keys, tenant=tenant, may_create=is_new)
+
+    def start_guard(self) -> None:
+        """Count connections from now on; offline, refuse them but for the hosts that config and policy name."""
+        named = (tracking_host(self.config), *self._source_hosts())
+        offline.GUARD.start(is_offline=self.config.offline, allowed_hosts=tuple(filter(None, named)))
+
+    def _source_hosts(self) -> Sequence[str]:
+        if self._given.source is not None or "://" not in self.config.corpus:
+            return ()
+        hosts: Callable[[], Sequence[str]] = getattr(self.source, "hosts", tuple)
+        return hosts()
 
     def forget_corpus_parts(self) -> None:
         """Let go of the name finder and what it remembers: hundreds of megabytes nobody needs once chunks are made."""
-        for name in ("source", "detector", "ingestor", "_scrubber"):
+        for name in ("source", "detector", "ingestor", "_scrubber", "vault"):
             self.__dict__.pop(name, None)
 
     @cached_property

@@ -38,7 +38,9 @@ class IngestConfig(Section):
     min_chunk_tokens: int = Field(default=24, ge=1)
     """Shorter chunks are joined to a neighbour of the same section, or dropped when alone."""
     unseen_share: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Share of document families set apart for the exam."""
+    """Share of document families that training never sees."""
+    exam_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of families kept for the exam alone; 0 lets the exam ask about the unseen ones."""
     sandbox: Literal["required", "best_effort"] = "best_effort"
     """`required` refuses to run where the parser child cannot be cut off from the network."""
     parser: Literal["native", "unstructured", "auto"] = "native"
@@ -171,6 +173,11 @@ class JobConfig(Section):
 def cache_dir() -> Path:
     """Return where converted base models are kept for all workspaces: `XDG_CACHE_HOME`, else `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spice-enterprise"
+
+
+def vault_key() -> str | None:
+    """Return the vault's master key from the environment, for development; None when it is not set."""
+    return os.environ.get("SPICE_VAULT_KEY")
 
 
 def tracking_uri(config: JobConfig) -> str:

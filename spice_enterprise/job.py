@@ -19,11 +19,11 @@ from typing import Any, Self
 
 from spice_enterprise import offline
 from spice_enterprise.assembly import Assembly
-from spice_enterprise.config import JobConfig, build_config, tracking_host
+from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.errors import ConfigError, ReleaseError, SpiceError, StoreError, boundary
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, adapter_subject, self_play
 from spice_enterprise.plan import Plan, make_plan
-from spice_enterprise.protocols import Corpus, OnProgress, Parts, Progress
+from spice_enterprise.protocols import Corpus, Manifest, OnProgress, Parts, Progress
 from spice_enterprise.records import (
     AdapterVersion,
     Alert,
@@ -106,6 +106,31 @@ class SpiceAdapterJob:
         with self._running():
             return self._ingest()
 
+    def ingest_to(self, out: str | Path) -> Manifest:
+        """Read, scrub, cut and split into the folder `out`, without beginning a run; `corpus: out` trains on it later.
+
+        Continues where an earlier call stopped. The audit log of the workspace records what was made.
+        """
+        self._say("job", "starting")
+        offline.check_switches()
+        with boundary("corpus"):
+            self._parts.start_guard()
+            try:
+                manifest = self._parts.ingestor_into(Path(out)).write(self._parts.source, self._on_progress)
+            except KeyboardInterrupt:
+                raise StoreError("stopped on request", code="E_STOPPED", hint="the same command continues") from None
+            finally:
+                offline.GUARD.stop()
+        subject = NamedDigest(role="corpus", name="corpus", digest=manifest.corpus_digest)
+        rejections = sum(count for _, count in manifest.rejected)
+        self._log(
+            "corpus.snapshotted",
+            (subject,),
+            data=(("documents", manifest.documents), ("chunks", manifest.chunks), ("rejections", rejections)),
+        )
+        self._log_redaction(subject, manifest.pii_policy_digest, manifest.removed)
+        return manifest
+
     def train(self) -> AdapterVersion:
         """Go as far as the trained version; stop before it is judged."""
         with self._running():
@@ -172,15 +197,18 @@ class SpiceAdapterJob:
             corpus = self._parts.ingestor.ingest(self._parts.source, self._on_progress)
             self._store.save("corpus", corpus)
             self._log("corpus.snapshotted", (_corpus_subject(corpus),), data=_corpus_counts(corpus))
-            removed = tuple((f"removed_{entity.lower()}", count) for entity, count in corpus.removed)
-            self._log(
-                "redaction.applied",
-                (_corpus_subject(corpus),),
-                inputs=(NamedDigest(role="policy", name="pii", digest=corpus.pii_policy_digest),),
-                data=(("residual", corpus.residual_findings), *removed),
-            )
+            self._log_redaction(_corpus_subject(corpus), corpus.pii_policy_digest, corpus.removed)
             self._parts.forget_corpus_parts()
             return corpus
+
+    def _log_redaction(self, subject: NamedDigest, policy_digest: str, removed: Sequence[tuple[str, int]]) -> None:
+        counts = tuple((f"removed_{entity.lower()}", count) for entity, count in removed)
+        self._log(
+            "redaction.applied",
+            (subject,),
+            inputs=(NamedDigest(role="policy", name="pii", digest=policy_digest),),
+            data=(("residual", 0), *counts),
+        )
 
     def _refuse_other_documents(self, stored: Corpus) -> None:
         listed = {found.keyed_digest for found in self._parts.source.documents() if isinstance(found, Document)}
@@ -307,7 +335,7 @@ class SpiceAdapterJob:
             offline.allow_hub()
         with boundary("store"), self._store.lock():
             is_new = self._store.begin(self.config, self._parts.policy_digests())
-            offline.GUARD.start(is_offline=self.config.offline, allowed_host=tracking_host(self.config))
+            self._parts.start_guard()
             try:
                 inputs = tuple(NamedDigest(role="policy", name=n, digest=d) for n, d in self._parts.policy_digests().items())
                 config = NamedDigest(role="config", name="config", digest=self.config.digest())

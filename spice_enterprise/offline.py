@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 from spice_enterprise.errors import ConfigError
@@ -108,15 +108,18 @@ class ConnectionGuard:
         self._is_watching = False
         self._is_refusing = False
         self._attempts = 0
+        self._names: tuple[str, ...] = ()
         self._allowed: frozenset[str] = frozenset()
 
-    def start(self, *, is_offline: bool, allowed_host: str | None = None) -> None:
+    def start(self, *, is_offline: bool, allowed_hosts: Sequence[str] = ()) -> None:
         """Begin counting from zero; while offline, also refuse.
 
-        `allowed_host` is the one in-house host the config names (an MLflow server); reaching it is not an attempt.
+        `allowed_hosts` are the ones that the config names and the policy allows (an MLflow server, a document store):
+        reaching them is not an attempt. A name with a leading dot stands for every host of that domain.
         """
-        allowed = _addresses_of(allowed_host)
+        allowed = frozenset(a for host in allowed_hosts if not host.startswith(".") for a in _addresses_of(host))
         with self._lock:
+            self._names = tuple(allowed_hosts)
             self._allowed = allowed
             if not self._is_installed:
                 sys.addaudithook(self._hook)
@@ -140,12 +143,29 @@ class ConnectionGuard:
         if not self._is_watching or not event.startswith("socket."):
             return
         host = _target_host(event, args)
-        if is_local(host) or host in self._allowed:
+        if is_local(host) or host in self._allowed or self._is_named(host):
             return
         with self._lock:
             self._attempts += 1
         if self._is_refusing:
             raise OutsideConnectionError("offline: a connection to the outside was refused")
+
+    def _is_named(self, host: object) -> bool:
+        """True for a name that is allowed. Its addresses are from now on, since the connection itself names only them."""
+        if not isinstance(host, str) or not any(
+            host == name or (name[:1] == "." and host.endswith(name)) for name in self._names
+        ):
+            return False
+        with self._lock:
+            self._allowed |= {host}  # before it is looked up, or the look-up would come back here
+        addresses = _addresses_of(host)
+        with self._lock:
+            self._allowed |= addresses
+        return True
+
+
+def _matches(host: str, name: str) -> bool:
+    return host.endswith(name) if name.startswith(".") else host == name
 
 
 def _addresses_of(host: str | None) -> frozenset[str]:

@@ -10,7 +10,7 @@ points and no dotted paths in YAML: code named by a config string is an injectio
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from spice_enterprise.records import (
     Completion,
     Document,
     Exam,
+    FileDigest,
     GateReport,
     Promotion,
     Prompt,
@@ -225,6 +226,10 @@ class Corpus:
     """The isolation level the parser child obtained."""
     digest: str
     """Over all chunk ids and their splits, in order."""
+    hidden: tuple[tuple[str, int], ...] = ()
+    """(kind, characters) of invisible text that was dropped."""
+    dropped_chunks: tuple[tuple[str, int], ...] = ()
+    """(reason, chunks) that were repeated or no prose."""
 
     @property
     def train(self) -> tuple[Chunk, ...]:
@@ -233,8 +238,51 @@ class Corpus:
 
     @property
     def unseen(self) -> tuple[Chunk, ...]:
-        """Chunks of documents set apart for the exam."""
+        """Chunks of documents that training never sees."""
         return tuple(c for c in self.chunks if c.split == "unseen")
+
+    @property
+    def exam(self) -> tuple[Chunk, ...]:
+        """Chunks that the exam may ask transfer questions about: those kept for it alone, else the unseen ones."""
+        return tuple(c for c in self.chunks if c.split == "exam") or self.unseen
+
+
+Counts = tuple[tuple[str, int], ...]
+"""(name, number) pairs, sorted by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a folder of corpus files holds and what made it."""
+
+    schema: str
+    corpus_digest: str
+    """Over all chunk ids and their splits, in order."""
+    pii_policy_digest: str
+    ner_model: str
+    isolation: str
+    pipeline_digest: str
+    """Over every setting, version and digest that decided the result; the key is in it by a fingerprint."""
+    documents: int
+    chunks: int
+    pages: int
+    size_bytes: int
+    splits: Counts
+    """Chunks by split."""
+    split_documents: Counts
+    """Documents by split."""
+    rejected: Counts
+    """Files left out, by code."""
+    dropped_chunks: Counts
+    """Chunks left out, by reason."""
+    removed: Counts
+    """Values removed, by kind."""
+    hidden: Counts
+    """Characters of invisible text dropped, by kind."""
+    flags: Counts
+    """Documents with something odd, by code."""
+    languages: Counts
+    files: tuple[FileDigest, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,12 +326,25 @@ class Judge(Protocol):
         ...
 
 
+class KeyProvider(Protocol):
+    """Wraps the keys of documents: a key service of the company (KMS, HSM), or a key that this process holds."""
+
+    def wrap(self, dek: bytes, aad: bytes) -> bytes:
+        """Return `dek` encrypted and bound to `aad`."""
+        ...
+
+    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
+        """Return what `wrap` was given. Raises `CorpusError` E_VAULT_KEY for other bytes, another key or another `aad`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """One field per seam; `None` means the default that `assembly.py` builds from the config when it is first needed."""
 
     source: Source | None = None
     detector: Detector | None = None
+    keys: KeyProvider | None = None
     ingestor: Ingestor | None = None
     player: Player | None = None
     sampler: Sampler | None = None

@@ -14,9 +14,10 @@ import hashlib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NewType, TypedDict, TypeVar
+from functools import lru_cache
+from typing import Any, Final, Literal, NewType, TypedDict, TypeVar, cast
 
 import rfc8785
 
@@ -25,7 +26,7 @@ from spice_enterprise.errors import IntegrityError
 ScrubbedText = NewType("ScrubbedText", str)
 """Text that went through `corpus/scrub.py`, the only place that may make one."""
 
-Split = Literal["train", "unseen"]
+Split = Literal["train", "unseen", "exam"]
 Role = Literal["challenger", "reasoner"]
 AdapterRole = Literal["shared", "challenger", "reasoner"]
 AnswerKind = Literal["choice", "number", "date", "text"]
@@ -105,6 +106,17 @@ class Document:
     """Who may see it, as the source says; travels to every chunk. Scrubbed like a name."""
     owner: str = field(default="", repr=False)
     """A keyed tag of the owner, such as `owner_k3f9abqt`; never the owner's name."""
+    parser: str = field(default="", metadata=NOT_IN_ID)
+    """What read the bytes, with its version."""
+    language: str = field(default="", metadata=NOT_IN_ID)
+    """ISO 639-1 code of the main language; empty when the text is too short or mixed to tell."""
+    pages: int = field(default=1, metadata=NOT_IN_ID)
+    hidden: tuple[tuple[str, int], ...] = field(default=(), metadata=NOT_IN_ID)
+    """(kind, characters) of invisible text that was dropped."""
+    flags: tuple[str, ...] = field(default=(), metadata=NOT_IN_ID)
+    """Codes of what was odd about a file that could be read all the same."""
+    ocr_confidence: float | None = field(default=None, metadata=NOT_IN_ID)
+    """Of the worst page that was read by OCR; None without such a page."""
     document_id: str = _id()
 
     def __post_init__(self) -> None:
@@ -144,6 +156,14 @@ class Chunk:
     token_count: int
     page: int | None = None
     section: str | None = field(default=None, repr=False)
+    """Headings in force where the chunk begins, outermost first, joined by ` > `."""
+    last_page: int | None = None
+    acl_label: str = field(default="", repr=False, metadata=NOT_IN_ID)
+    """Who may see the document it was cut from."""
+    language: str = field(default="", metadata=NOT_IN_ID)
+    parser: str = field(default="", metadata=NOT_IN_ID)
+    ner_model: str = field(default="", metadata=NOT_IN_ID)
+    """Name and digest of the model that looked for names."""
     chunk_id: str = _id()
 
     def __post_init__(self) -> None:
@@ -502,6 +522,12 @@ Record = (
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=256)
+def _hints(cls: Any) -> dict[str, Any]:
+    """Return the resolved annotations of a record class; resolving them costs more than decoding a record."""
+    return typing.get_type_hints(cls)
+
+
 def decode(cls: type[T], data: object, path: str = "") -> T:
     """Build `cls` from JSON data, strictly.
 
@@ -509,7 +535,7 @@ def decode(cls: type[T], data: object, path: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise IntegrityError(f"{path or cls.__name__}: expected an object", code="E_RECORD")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cast("Hashable", cls))
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # every caller passes a record class
     unknown = sorted(set(data) - set(fields))
     if unknown:

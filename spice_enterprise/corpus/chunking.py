@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from spice_enterprise.corpus.scrub import excerpt
-from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.records import ScrubbedText
 
 CountTokens = Callable[[str], int]
@@ -28,7 +27,7 @@ class Cut:
     text: ScrubbedText = field(repr=False)
     token_count: int
     section: str | None = field(repr=False)
-    """The heading in force where the cut starts."""
+    """The headings in force where the cut starts, outermost first, joined by ` > `."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,9 @@ _ABBREVIATION: Final = re.compile(
 )
 
 
-def cut_document(text: ScrubbedText, count_tokens: CountTokens, *, most: int, least: int) -> list[Cut]:
+def cut_document(
+    text: ScrubbedText, count_tokens: CountTokens, *, most: int, least: int, protected: Sequence[tuple[int, int]]
+) -> list[Cut]:
     """Return the cuts of one document, in order.
 
     Args:
@@ -63,13 +64,31 @@ def cut_document(text: ScrubbedText, count_tokens: CountTokens, *, most: int, le
         most: Most tokens of a cut; never exceeded.
         least: A shorter cut is joined to its neighbour where both fit, else evened out with it. Only a document that is
             shorter as a whole gives a shorter cut.
+        protected: (start, end) of what was put in the place of removed values, in order: no cut inside.
     """
-    units = list(_units(text, count_tokens, most))
+    units = list(_units(text, count_tokens, most, protected))
     if not units:
         return []
     borders = _evened(_packed(text, units, count_tokens, most), units, text, count_tokens, most=most, least=least)
-    headings = [(match.start(), match.group().lstrip("# ").strip()) for match in _HEADING.finditer(text)]
-    return [_cut(text, units[a].start, units[b - 1].end, count_tokens, headings) for a, b in borders]
+    sections = list(_sections(text))
+    return [_cut(text, units[a].start, units[b - 1].end, count_tokens, sections) for a, b in borders]
+
+
+def _sections(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (offset, path of headings in force from there on)."""
+    path: list[tuple[int, str]] = []
+    for match in _HEADING.finditer(text):
+        heading = match.group()
+        level = _level(heading)
+        path = [(above, name) for above, name in path if above < level] + [(level, heading.lstrip("# ").strip())]
+        yield match.start(), " > ".join(name for _, name in path)
+
+
+def _level(heading: str) -> int:
+    """Return how deep a heading stands: by its marks, by its number, or 1."""
+    marks = len(heading) - len(heading.lstrip("#"))
+    number = re.match(r"\d{1,2}(?:\.\d{1,2})*", heading)
+    return marks or (1 + number.group().count(".") if number else 1)
 
 
 def page_of(start: int, page_starts: Sequence[int]) -> int | None:
@@ -77,19 +96,20 @@ def page_of(start: int, page_starts: Sequence[int]) -> int | None:
     return bisect_right(page_starts, start) if len(page_starts) > 1 else None
 
 
-def _cut(text: ScrubbedText, start: int, end: int, count_tokens: CountTokens, headings: Sequence[tuple[int, str]]) -> Cut:
+def _cut(text: ScrubbedText, start: int, end: int, count_tokens: CountTokens, sections: Sequence[tuple[int, str]]) -> Cut:
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():
         end -= 1
-    section = next((heading for offset, heading in reversed(headings) if offset <= start), None)
+    section = next((path for offset, path in reversed(sections) if offset <= start), None)
     part = excerpt(text, start, end)
     return Cut(start=start, end=end, text=part, token_count=count_tokens(part), section=section)
 
 
-def _units(text: str, count_tokens: CountTokens, most: int) -> Iterator[_Unit]:
+def _units(text: str, count_tokens: CountTokens, most: int, protected: Sequence[tuple[int, int]]) -> Iterator[_Unit]:
     """Yield units that cover the text and never exceed `most` tokens."""
-    ranks = _borders(text)
+    inside = {i for start, end in protected for i in range(start + 1, end)}
+    ranks = _borders(text, inside)
     starts = sorted({0, *ranks})
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         if not text[start:end].strip():
@@ -98,31 +118,34 @@ def _units(text: str, count_tokens: CountTokens, most: int) -> Iterator[_Unit]:
         if tokens <= most:
             yield _Unit(start, end, tokens, ranks.get(start, _SECTION))
         else:
-            yield from _broken(text, start, end, count_tokens, most)
+            yield from _broken(text, (start, end), count_tokens, most, inside)
 
 
-def _borders(text: str) -> dict[int, int]:
-    """Return offset to rank of every place a unit may start, the best rank of each; none inside a placeholder."""
+def _borders(text: str, inside: set[int]) -> dict[int, int]:
+    """Return offset to rank of every place a unit may start, the best rank of each; none inside what is protected."""
     ranks: dict[int, int] = {}
     for match in _SENTENCE_BORDER.finditer(text):
         if match.group() == "\n" or not _ABBREVIATION.search(text, max(0, match.start() - 12), match.start()):
             ranks[match.end()] = _SENTENCE
     ranks |= {match.end(): _PARAGRAPH for match in _PARAGRAPH_BORDER.finditer(text)}
     ranks |= {match.start(): _SECTION for match in _HEADING.finditer(text)}
-    inside = {i for match in PLACEHOLDER.finditer(text) for i in range(match.start() + 1, match.end())}
     return {offset: rank for offset, rank in ranks.items() if offset not in inside and offset < len(text)}
 
 
-_PIECE: Final = re.compile(r"\[[A-Z][A-Z_]{1,30}?(?:_[a-z2-7]{6})?\]\S{0,3}\s*|\S{1,24}?(?=\[[A-Z])|\S{1,24}\s*|\s+")
+_PIECE: Final = re.compile(r"\S{1,24}\s*|\s+")
 
 
-def _broken(text: str, start: int, end: int, count_tokens: CountTokens, most: int) -> Iterator[_Unit]:
+def _broken(text: str, span: tuple[int, int], count_tokens: CountTokens, most: int, inside: set[int]) -> Iterator[_Unit]:
     """Yield a sentence that is too long in parts, cut between words, or inside a word that is too long itself."""
-    begin = start
-    for match in _PIECE.finditer(text, start, end):
-        if match.end() > begin and match.start() > begin and count_tokens(text[begin : match.end()]) > most:
-            yield _Unit(begin, match.start(), count_tokens(text[begin : match.start()]), _WORD)
-            begin = match.start()
+    begin, end = span
+    border = begin
+    for match in _PIECE.finditer(text, begin, end):
+        if match.end() in inside:
+            continue
+        if border > begin and count_tokens(text[begin : match.end()]) > most:
+            yield _Unit(begin, border, count_tokens(text[begin:border]), _WORD)
+            begin = border
+        border = match.end()
     yield _Unit(begin, end, count_tokens(text[begin:end]), _WORD)
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import spice_enterprise
 from spice_enterprise.corpus import landlock, syscall_filter
 
 ProfileName = Literal["native", "ocr", "unstructured", "converter"]
@@ -278,7 +277,7 @@ def _restrict_files(profile: Profile, writable: list[str]) -> bool:
 
 
 def _python_roots() -> list[str]:
-    return sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, *spice_enterprise.__path__, *_python_folders()})
+    return sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(__file__).resolve().parents[1]), *_python_folders()})
 
 
 def _python_folders() -> Iterator[str]:

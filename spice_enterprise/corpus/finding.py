@@ -173,7 +173,7 @@ def settled(spans: Iterable[Span], text: str) -> list[Span]:
     taken: list[Span] = []
     for span in sorted(_joined(spans), key=lambda s: (s.entity in INDIRECT_LABELS, -s.score, s.start - s.end, s.start, s.entity)):
         blocks = [(t.start, t.end) for t in taken if t.start < span.end and t.end > span.start]
-        blocks += [m.span() for m in PLACEHOLDER.finditer(text, max(0, span.start - 48)) if m.start() < span.end]
+        blocks += [m.span() for m in PLACEHOLDER.finditer(text, max(0, span.start - 64)) if m.start() < span.end]
         taken += _pieces(span, sorted(blocks), text)
     return sorted(taken, key=lambda span: span.start)
 

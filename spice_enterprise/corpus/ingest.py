@@ -1,271 +1,318 @@
-"""The corpus stage: a source in, scrubbed chunks and rejections out.
+"""The corpus stage: a source in, a folder of scrubbed chunks out.
 
-In: a `Source`, the ingest config, the PII policy, a detector, a token counter, the workspace key and the seed.
-Out: a `Corpus`. The same input, settings and key give the same one.
+In: a `Source`, the ingest config, the PII policy, detectors, a token counter, the workspace key and the seed.
+Out: the corpus files of `corpus_files.py`. The same input, settings and key give the same bytes, for any number of workers
+and after an interruption.
 Refuses: to go on with too many bad files (`E_QUARANTINE`), nothing usable (`E_DATA`) or residue (`E_RESIDUE`).
-Not here: how any one step works. Raw text is a local variable of this stage and gone when it ends.
+Not here: how any one step works. Raw text is a local variable of the first pass and gone when a document is done.
 
-list -> read -> parse in the sandbox -> scrub -> sweep across documents -> split -> cut -> confirm
+list and read -> prepare each document, in any process -> finish all of them together -> write
 """
 
-import dataclasses
+import fcntl
 import hashlib
 import hmac
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import PurePosixPath
-from typing import Final, TypeVar
+from importlib import metadata
+from pathlib import Path
+from typing import Final
 
+from spice_enterprise import durable
 from spice_enterprise.config import IngestConfig
-from spice_enterprise.corpus.chunking import CountTokens, Cut, cut_document, page_of
-from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.parsers import Parsed
-from spice_enterprise.corpus.sandbox import BATCH, RawDocument, Sandbox, Unparsed
-from spice_enterprise.corpus.scrub import Scrubbed, Scrubber, redactions_in
-from spice_enterprise.corpus.splits import split_documents
-from spice_enterprise.errors import CorpusError, ScrubError, SourceError, boundary
+from spice_enterprise.corpus.corpus_files import CorpusWriter, Made, load_corpus
+from spice_enterprise.corpus.finishing import Finisher, LeftOut
+from spice_enterprise.corpus.preparing import Originals, Outcome, Preparer, rejected
+from spice_enterprise.corpus.sandbox import BATCH
+from spice_enterprise.corpus.staging import Stage
+from spice_enterprise.corpus.workers import Batch, Workers, WorkerSettings, here
+from spice_enterprise.errors import CorpusError, ScrubError, SourceError, StoreError, boundary
 from spice_enterprise.policy import PiiPolicy
-from spice_enterprise.protocols import Corpus, Detector, OnProgress, Progress, Source
-from spice_enterprise.records import Chunk, Document, Rejection, Split, digest_of
+from spice_enterprise.protocols import Corpus, Manifest, OnProgress, Progress, Source
+from spice_enterprise.records import Document, Rejection, digest_of
 
 STAGE: Final = "corpus"
 _NOT_BAD: Final = frozenset({"E_DEDUP"})
 """Rejections that say nothing about the quality of the source."""
+_BATCH_BYTES: Final = 32 << 20
+
+KeepOriginals = Callable[[str, Originals], None]
+"""Puts the originals of a document (by its keyed digest) into a vault."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Clean:
-    """A document that came through, with its scrubbed text."""
+@dataclass(slots=True)
+class _Tally:
+    """What the first pass has seen so far."""
 
-    document: Document
-    scrubbed: Scrubbed = field(repr=False)
+    listed: int = 0
+    done: int = 0
+    pages: int = 0
+    removed: int = 0
+    size_bytes: int = 0
+    digests: list[str] = field(default_factory=list)
+    """Keyed digests of the documents that are staged, in listing order."""
+    rejections: list[Rejection] = field(default_factory=list)
+    isolations: set[str] = field(default_factory=set)
 
 
 class CorpusIngestor:
     """Reads, scrubs, cuts and splits."""
 
-    def __init__(  # noqa: PLR0913 - the stage's parts, by name
+    def __init__(
         self,
         *,
         config: IngestConfig,
         policy: PiiPolicy,
-        detector: Detector,
-        ner_identity: str,
-        count_tokens: CountTokens,
-        key: bytes,
-        seed: int,
+        finisher: Finisher,
+        preparer: Preparer | None,
+        folder: Path,
+        keep_originals: KeepOriginals | None = None,
     ) -> None:
         """Take the parts; nothing is loaded or read yet.
 
         Args:
-            config: Limits, sizes and the share to set apart.
+            config: Limits, sizes and the shares to set apart.
             policy: What is removed.
-            detector: Finds it.
-            ner_identity: Name and digest of the NER model behind `detector`, for the record.
-            count_tokens: Tokens of a string in the base model.
-            key: Workspace key of placeholders and text digests.
-            seed: The run's seed.
+            finisher: The second pass.
+            preparer: The first pass in this process; None starts `config.workers` processes for it.
+            folder: Where the corpus goes, and what is staged on the way.
+            keep_originals: Takes what was removed, when the policy keeps it.
         """
         self._config = config
         self._policy = policy
-        self._policy_digest = policy.digest()
-        self._detector = detector
-        self._ner_identity = ner_identity
-        self._count_tokens = count_tokens
-        self._key = key
-        self._seed = seed
+        self._finisher = finisher
+        self._preparer = preparer
+        self._folder = folder
+        self._keep_originals = keep_originals
 
     def ingest(self, source: Source, on_progress: OnProgress) -> Corpus:
-        """Run the stage.
+        """Run the stage and return the corpus as one value; for what it raises, see `write`."""
+        self.write(source, on_progress)
+        with boundary(STAGE):
+            return load_corpus(self._folder)
+
+    def write(self, source: Source, on_progress: OnProgress) -> Manifest:
+        """Run the stage and return what was written. Continues where an earlier run of the same settings stopped.
 
         Raises:
             CorpusError: `E_QUARANTINE`, `E_DATA`; `SourceError` when the place cannot be listed.
-            ScrubError: `E_RESIDUE` when values are still found in the finished chunks.
+            ScrubError: `E_RESIDUE` when values are still found in too many documents.
             ParseError: `E_SANDBOX` when the parser child cannot be isolated as required.
+            StoreError: `E_LOCKED` while another process writes into the same folder.
         """
-        with boundary(STAGE):
-            return self._ingest(source, on_progress)
+        with boundary(STAGE), _locked(self._folder):
+            stage = Stage(self._folder, self._pipeline_digest())
+            tally = self._prepare_all(source, stage, on_progress)
+            if not tally.listed:
+                raise CorpusError("the source holds no files", code="E_EMPTY_CORPUS", hint="put documents into it")
+            self._check_quarantine(tally.rejections, tally.listed)
+            manifest = self._finish(stage, tally, on_progress)
+            stage.clear()
+            on_progress(_summary(manifest))
+            return manifest
 
-    def _ingest(self, source: Source, on_progress: OnProgress) -> Corpus:
-        listed = list(source.documents())
-        rejections = [item for item in listed if isinstance(item, Rejection)]
-        documents = [item for item in listed if isinstance(item, Document)]
-        on_progress(Progress(stage=STAGE, message="listed", done=0, total=len(documents)))
-        scrubber = Scrubber(self._policy, self._detector, self._key)
-        sandbox = Sandbox(is_required=self._config.sandbox == "required")
-        clean = self._read_all(source, documents, scrubber, sandbox, rejections, on_progress)
-        self._check_quarantine(rejections, len(listed))
-        clean = self._named_again([_swept(item, scrubber) for item in clean], scrubber)
-        rejections = [dataclasses.replace(r, uri=scrubber.sweep_name(r.uri)) for r in rejections]
-        chunks = self._chunks(clean, rejections)
-        self._check_quarantine(rejections, len(listed))
-        residual = self._residual(chunks, scrubber)
-        removed = sum((Counter(dict(item.scrubbed.removed)) for item in clean), Counter())
-        corpus = Corpus(
-            documents=tuple(item.document for item in clean),
-            chunks=tuple(chunks),
-            rejections=tuple(rejections),
-            removed=tuple(sorted(removed.items())),
-            residual_findings=residual,
-            pii_policy_digest=self._policy_digest,
-            ner_model=self._ner_identity,
-            isolation=sandbox.isolation,
-            digest=digest_of([[chunk.chunk_id, chunk.split] for chunk in chunks]),
-        )
-        on_progress(_summary(corpus))
-        return corpus
-
-    def _read_all(
-        self,
-        source: Source,
-        documents: Sequence[Document],
-        scrubber: Scrubber,
-        sandbox: Sandbox,
-        rejections: list[Rejection],
-        on_progress: OnProgress,
-    ) -> list[_Clean]:
-        """Parse and scrub batch by batch; what fails is appended to `rejections`."""
-        clean: list[_Clean] = []
-        seen: set[str] = set()
-        done = 0
-        for batch in _batches(documents, BATCH):
-            read = [(document, data) for document in batch if (data := _read(source, document, rejections, seen)) is not None]
-            raw = [RawDocument(suffix=PurePosixPath(d.uri).suffix, data=data) for d, data in read]
-            for (document, _), parsed in zip(read, sandbox.parse(raw), strict=True):
-                result = self._scrub(document, parsed, scrubber, seen)
-                (rejections if isinstance(result, Rejection) else clean).append(result)  # type: ignore[arg-type]  # the right list
-            done += len(batch)
-            on_progress(Progress(stage=STAGE, message="scrubbed", done=done, total=len(documents)))
-        return clean
-
-    def _scrub(self, document: Document, parsed: Parsed | Unparsed, scrubber: Scrubber, seen: set[str]) -> _Clean | Rejection:
-        """Scrub one parsed document, unless it has no text or another document had the same."""
-        if isinstance(parsed, Unparsed):
-            return _rejected(document, parsed.code, parsed.reason)
-        text = "\f".join(parsed.pages)
-        digest = hmac.new(self._key, b"text|" + " ".join(text.split()).encode(), hashlib.sha256).hexdigest()
-        if digest in seen:
-            return _rejected(document, "E_DEDUP", "the same text as an earlier document")
-        seen.add(digest)
+    def _prepare_all(self, source: Source, stage: Stage, on_progress: OnProgress) -> _Tally:
+        """Bring every document that is not staged yet through the first pass."""
+        tally = _Tally()
+        workers = None if self._preparer else Workers(self._worker_settings(), self._config.workers)
+        batches = _batches(self._listed(source, stage, tally))
         try:
-            scrubbed = scrubber.scrub_document(text)
-        except ScrubError as error:
-            return _rejected(document, error.code, error.message)
-        return _Clean(document=dataclasses.replace(document, media_type=parsed.media_type), scrubbed=scrubbed)
+            if workers:
+                outcomes = workers.map(batches)
+            else:
+                assert self._preparer is not None  # noqa: S101 - one of the two is there
+                prepare = here(self._preparer)
+                outcomes = ((batch, prepare(batch)) for batch in batches)
+            for batch, results in outcomes:
+                for document, outcome in zip(batch.documents, results, strict=True):
+                    self._settle(document, outcome, stage, tally)
+                tally.done += len(results)
+                on_progress(_progress("scrubbed", tally))
+        finally:
+            if workers:
+                workers.close()
+        return tally
 
-    def _named_again(self, clean: Sequence[_Clean], scrubber: Scrubber) -> list[_Clean]:
-        """Scrub the file names once more, now that the names inside the documents are known."""
-        return [
-            dataclasses.replace(item, document=dataclasses.replace(item.document, uri=scrubber.sweep_name(item.document.uri)))
-            for item in clean
-        ]
+    def _listed(self, source: Source, stage: Stage, tally: _Tally) -> Iterator[tuple[Document, bytes]]:
+        """Yield the documents that still have to be prepared, with their bytes."""
+        seen: set[str] = set()
+        for item in source.documents():
+            tally.listed += 1
+            if isinstance(item, Rejection):
+                tally.rejections.append(item)
+            elif item.keyed_digest in seen:
+                tally.rejections.append(rejected(item, "E_DEDUP", "the same bytes as an earlier document"))
+            else:
+                seen.add(item.keyed_digest)
+                if self._is_staged(item, stage, tally):
+                    continue
+                try:
+                    data = source.read(item)
+                except SourceError as error:
+                    tally.rejections.append(rejected(item, error.code, error.message))
+                    continue
+                tally.digests.append(item.keyed_digest)
+                yield item, data
 
-    def _chunks(self, clean: list[_Clean], rejections: list[Rejection]) -> list[Chunk]:
-        """Cut every document and give its chunks their split; drops too short documents from `clean`."""
-        cuts = {item.document.document_id: self._cuts(item) for item in clean}
-        for item in [item for item in clean if not cuts[item.document.document_id]]:
-            clean.remove(item)
-            too_short = f"fewer than {self._config.min_chunk_tokens} tokens of text"
-            rejections.append(_rejected(item.document, "E_EMPTY", too_short))
-        if not clean:
+    def _is_staged(self, document: Document, stage: Stage, tally: _Tally) -> bool:
+        """True when an earlier run prepared this very document."""
+        prepared = stage.load(document.keyed_digest)
+        if prepared is None or prepared.document.uri != document.uri:
+            return False
+        tally.digests.append(document.keyed_digest)
+        tally.done += 1
+        tally.isolations.add(prepared.isolation)
+        tally.pages += prepared.document.pages
+        tally.size_bytes += document.size_bytes
+        return True
+
+    def _settle(self, document: Document, outcome: Outcome, stage: Stage, tally: _Tally) -> None:
+        """Stage a prepared document, or note why there is none."""
+        tally.size_bytes += document.size_bytes
+        if isinstance(outcome.result, Rejection):
+            tally.rejections.append(outcome.result)
+            tally.digests.remove(document.keyed_digest)
+            return
+        if self._keep_originals is not None and outcome.originals:
+            self._keep_originals(document.keyed_digest, outcome.originals)
+        stage.save(outcome.result)
+        tally.isolations.add(outcome.result.isolation)
+        tally.pages += outcome.result.document.pages
+        tally.removed += sum(count for _, count in outcome.result.removed)
+
+    def _finish(self, stage: Stage, tally: _Tally, on_progress: OnProgress) -> Manifest:
+        """Write what the second pass yields."""
+        left_out = LeftOut(rejections=list(tally.rejections))
+        writer = CorpusWriter(self._folder)
+        total = len(tally.digests)
+
+        def heard(message: str, done: int) -> None:
+            on_progress(Progress(stage=STAGE, message=message, done=done, total=total))
+
+        languages = Counter[str]()
+        try:
+            for finished in self._finisher.finish(stage, tally.digests, left_out, heard):
+                writer.add(finished.document, finished.chunks, finished.removed)
+                languages[finished.document.language] += 1
+            self._check_finished(left_out, languages, tally.listed)
+        except BaseException:
+            writer.abandon()
+            raise
+        return writer.close(self._made(tally.isolations), left_out.rejections, left_out.chunks)
+
+    def _check_finished(self, left_out: LeftOut, languages: Counter[str], listed: int) -> None:
+        """Refuse a corpus with residue or untold languages above the policy's limits, too many bad files, or nothing in it."""
+        allowed = self._policy.fail_if.residual_documents
+        if left_out.residual_documents > allowed:
+            raise ScrubError(
+                f"values were still readable in {left_out.residual_documents} documents, allowed are {allowed}",
+                code="E_RESIDUE",
+                hint="nothing was written; see fail_if.residual_documents in the PII policy",
+            )
+        self._check_quarantine(left_out.rejections, listed)
+        if languages[""] > self._policy.fail_if.unknown_language_share * languages.total():
+            raise CorpusError(
+                f"the language of {languages['']} of {languages.total()} documents cannot be told",
+                code="E_LANGUAGE",
+                hint="remove them, or change fail_if.unknown_language_share in the PII policy",
+            )
+        if not languages:
             raise CorpusError(
                 "no document has usable text",
                 code="E_DATA",
-                hint=f"{len(rejections)} files were rejected; see their codes in the report",
+                hint=f"{len(left_out.rejections)} files were rejected; see their codes",
             )
-        split = split_documents([item.document for item in clean], self._config.unseen_share, self._seed)
-        return [
-            self._chunk(item, index, cut, split[item.document.document_id])
-            for item in clean
-            for index, cut in enumerate(cuts[item.document.document_id])
-        ]
 
-    def _cuts(self, item: _Clean) -> list[Cut]:
-        config = self._config
-        least = min(config.min_chunk_tokens, config.chunk_tokens)
-        cuts = cut_document(item.scrubbed.text, self._count_tokens, most=config.chunk_tokens, least=least)
-        return [cut for cut in cuts if cut.token_count >= least]
-
-    def _chunk(self, item: _Clean, index: int, cut: Cut, split: Split) -> Chunk:
-        return Chunk(
-            document_id=item.document.document_id,
-            index=index,
-            text=cut.text,
-            redactions=redactions_in(cut.text),
-            split=split,
-            pii_policy_digest=self._policy_digest,
-            token_count=cut.token_count,
-            page=page_of(cut.start, item.scrubbed.page_starts),
-            section=cut.section,
-        )
-
-    def _residual(self, chunks: Sequence[Chunk], scrubber: Scrubber) -> int:
-        """Count what the pattern rules and the run's own values still find in the finished chunks.
-
-        Raises:
-            ScrubError: `E_RESIDUE` above the policy's `max_residual_findings`.
-        """
-        confirm = Scrubber(self._policy, PatternDetector(), self._key)
-        found = sum(len(confirm.detect(chunk.text)) + scrubber.survivors(chunk.text) for chunk in chunks)
-        if found > self._policy.max_residual_findings:
-            raise ScrubError(
-                f"{found} values are still found in the chunks, allowed are {self._policy.max_residual_findings}",
-                code="E_RESIDUE",
-                hint="nothing was written; run `spice-enterprise ingest` on parts of the corpus to find the document",
-            )
-        return found
-
-    def _check_quarantine(self, rejections: Sequence[Rejection], listed: int) -> None:
+    def _check_quarantine(self, rejections: list[Rejection], listed: int) -> None:
         bad = sum(rejection.code not in _NOT_BAD for rejection in rejections)
-        if bad > self._policy.max_quarantine_share * listed:
+        allowed = self._policy.fail_if.quarantine_share
+        if bad > allowed * listed:
             codes = ", ".join(f"{code} {n}" for code, n in sorted(Counter(r.code for r in rejections).items()))
             raise CorpusError(
-                f"{bad} of {listed} files cannot be used ({codes}), allowed is a share of {self._policy.max_quarantine_share}",
+                f"{bad} of {listed} files cannot be used ({codes}), allowed is a share of {allowed}",
                 code="E_QUARANTINE",
-                hint="remove or convert these files, or change max_quarantine_share in the PII policy",
+                hint="remove or convert these files, or change fail_if.quarantine_share in the PII policy",
             )
 
+    def _worker_settings(self) -> WorkerSettings:
+        return WorkerSettings(config=self._config, policy=self._policy, key=self._finisher.key)
 
-def _read(source: Source, document: Document, rejections: list[Rejection], seen: set[str]) -> bytes | None:
-    """Return the bytes of a document; None, with a rejection, for a copy of an earlier one or a changed file."""
-    if document.keyed_digest in seen:
-        rejections.append(_rejected(document, "E_DEDUP", "the same bytes as an earlier document"))
-        return None
-    seen.add(document.keyed_digest)
+    def _pipeline_digest(self) -> str:
+        """Return a digest of everything that decides the result, the key by a fingerprint."""
+        fingerprint = hmac.new(self._finisher.key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
+        return digest_of({
+            "version": metadata.version("spice-enterprise"),
+            "config": self._config.model_dump(mode="json", exclude={"workers"}),
+            "policy": self._finisher.policy_digest,
+            "ner_model": self._finisher.ner_identity,
+            "seed": self._finisher.seed,
+            "key": fingerprint,
+        })  # fmt: skip
+
+    def _made(self, isolations: set[str]) -> Made:
+        return Made(
+            pii_policy_digest=self._finisher.policy_digest,
+            ner_model=self._finisher.ner_identity,
+            isolation=min(sorted(isolations), key=lambda level: level.count("+"), default=""),
+            pipeline_digest=self._pipeline_digest(),
+        )
+
+
+def _batches(items: Iterator[tuple[Document, bytes]]) -> Iterator[Batch]:
+    """Yield batches of at most 20 documents and 32 MiB."""
+    documents: list[Document] = []
+    contents: list[bytes] = []
+    for document, data in items:
+        documents.append(document)
+        contents.append(data)
+        if len(documents) >= BATCH or sum(map(len, contents)) >= _BATCH_BYTES:
+            yield Batch(documents=tuple(documents), contents=tuple(contents))
+            documents, contents = [], []
+    if documents:
+        yield Batch(documents=tuple(documents), contents=tuple(contents))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock file. Raises `StoreError` E_LOCKED when another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
     try:
-        return source.read(document)
-    except SourceError as error:
-        rejections.append(_rejected(document, error.code, error.message))
-        return None
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StoreError(
+            f"{folder}: another process is writing here", code="E_LOCKED", hint="wait for it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
-def _swept(item: _Clean, scrubber: Scrubber) -> _Clean:
-    return dataclasses.replace(item, scrubbed=scrubber.sweep(item.scrubbed))
-
-
-def _rejected(document: Document, code: str, reason: str) -> Rejection:
-    return Rejection(uri=document.uri, code=code, reason=reason, size_bytes=document.size_bytes)
-
-
-T = TypeVar("T")
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, size)):
-        yield batch
-
-
-def _summary(corpus: Corpus) -> Progress:
-    """Return the stage's last line: counts only."""
+def _progress(message: str, tally: _Tally) -> Progress:
     numbers = (
-        ("documents", float(len(corpus.documents))),
-        ("rejected", float(len(corpus.rejections))),
-        ("chunks", float(len(corpus.chunks))),
-        ("unseen_chunks", float(len(corpus.unseen))),
-        *((entity.lower(), float(n)) for entity, n in corpus.removed),
+        ("pages", float(tally.pages)),
+        ("removed", float(tally.removed)),
+        ("quarantined", float(len(tally.rejections))),
+        ("size_bytes", float(tally.size_bytes)),
     )
-    done = len(corpus.documents)
-    return Progress(stage=STAGE, message="done", done=done, total=done + len(corpus.rejections), numbers=numbers)
+    return Progress(stage=STAGE, message=message, done=tally.done, total=tally.listed, numbers=numbers)
+
+
+def _summary(manifest: Manifest) -> Progress:
+    """Return the stage's last line: counts only."""
+    rejected_files = sum(count for _, count in manifest.rejected)
+    numbers = (
+        ("documents", float(manifest.documents)),
+        ("rejected", float(rejected_files)),
+        ("chunks", float(manifest.chunks)),
+        ("unseen_chunks", float(dict(manifest.splits).get("unseen", 0))),
+        *((entity.lower(), float(n)) for entity, n in manifest.removed),
+    )
+    return Progress(
+        stage=STAGE, message="done", done=manifest.documents, total=manifest.documents + rejected_files, numbers=numbers
+    )

@@ -15,7 +15,7 @@ import secrets
 import stat
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from spice_enterprise import durable
 from spice_enterprise.errors import CorpusError, MissingExtraError
+from spice_enterprise.protocols import KeyProvider
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -32,18 +33,6 @@ SERVICE: Final = "spice-enterprise vault"
 _SAFE_RINGS: Final = tuple(f"keyring.backends.{name}" for name in ("SecretService", "kwallet", "libsecret", "macOS", "Windows"))
 _CHAIN: Final = "keyring.backends.chainer"
 _LOG: Final = logging.getLogger(__name__)
-
-
-class KeyProvider(Protocol):
-    """Wraps the keys of documents: a key service of the company (KMS, HSM), or a key that this process holds."""
-
-    def wrap(self, dek: bytes, aad: bytes) -> bytes:
-        """Return `dek` encrypted and bound to `aad`."""
-        ...
-
-    def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        """Return what `wrap` was given. Raises `CorpusError` E_VAULT_KEY for other bytes, another key or another `aad`."""
-        ...
 
 
 class LocalKey:

@@ -1,115 +1,141 @@
 """Decide, replace, confirm: the only maker of `ScrubbedText`.
 
-In: the raw text of a whole document, a PII policy, a detector and the workspace key.
+In: raw text of a whole document, a PII policy, a detector and the workspace key; later, the values of all documents.
 Out: text in which each removed value is a placeholder such as `[PERSON_k3f9ab]`, the same one in every document.
-Refuses: to return text in which detection still finds something (`E_RESIDUE`); to run without a detector.
-Not here: finding values (`detectors.py`, `presidio.py`), reversing the replacement (no originals are kept).
+Refuses: to return text in which the rules still find something (`E_RESIDUE`); to run without a detector.
+Not here: finding values (`finding.py`), what stands in their place (`surrogates.py`), the order of the passes (`ingest.py`).
 
-The order for one document: detect, drop what the policy keeps, settle overlaps, add every other mention of what was
-found, replace; then detect again on the result until nothing is found. Scrubbing scrubbed text changes nothing.
+`Scrubber` knows one document and leaves long placeholders. `Sweeper` knows the values of all documents: it replaces what
+only another document showed to be personal, and gives every placeholder its final form. Scrubbing scrubbed text changes
+nothing.
 """
 
-import base64
+import copy
 import dataclasses
 import hashlib
 import hmac
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
 from spice_enterprise.config import EMBEDDED_MODEL
-from spice_enterprise.corpus.finding import (
-    NAME_LABEL,
-    NAMED_LABELS,
-    RUN,
-    Lexicon,
-    Mentions,
-    is_telling,
-    masked,
-    name_parts,
-    settled,
-)
+from spice_enterprise.corpus.detectors import PatternDetector
+from spice_enterprise.corpus.finding import NAME_LABEL, RUN, Mentions, is_telling, masked, name_parts, settled
+from spice_enterprise.corpus.quality import RunningLines
 from spice_enterprise.corpus.sources import MEDIA_TYPES
-from spice_enterprise.corpus.surrogates import PLACEHOLDER
+from spice_enterprise.corpus.staging import Prepared
+from spice_enterprise.corpus.surrogates import PLACEHOLDER, Placeholders, assign, render
+from spice_enterprise.corpus.values import Entry, ValueIndex
 from spice_enterprise.errors import ScrubError
-from spice_enterprise.policy import PiiLabel, PiiPolicy, load_pii
+from spice_enterprise.policy import PiiPolicy, load_pii
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Redaction, ScrubbedText, Span
 
-MAX_ROUNDS: Final = 6
-"""Detections until nothing new is found; text that needs more is refused."""
-_TAG_CHARS: Final = 6
-"""30 bits of HMAC: two values share a tag with 50 % chance at 38,000 values of one kind."""
-_TAGLESS: Final = frozenset({"drop"})
+MAX_ROUNDS: Final = 4
+"""Passes of the rules over their own result until nothing new is found; text that needs more is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrubbed:
-    """One scrubbed document."""
+    """One document after the first pass, with long placeholders and with form feeds between its pages."""
+
+    text: ScrubbedText = field(repr=False)
+    removed: tuple[tuple[str, int], ...]
+    """(entity, values replaced), sorted by entity."""
+    entries: tuple[Entry, ...] = field(repr=False)
+    renderings: tuple[tuple[str, str], ...] = field(repr=False)
+    name_parts: tuple[str, ...] = field(repr=False)
+    originals: tuple[tuple[str, str], ...] = field(repr=False)
+    """(long placeholder, value), only when the policy keeps originals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """One document in its final form."""
 
     text: ScrubbedText = field(repr=False)
     redactions: tuple[Redaction, ...]
-    """Every placeholder of `text`, in order."""
-    removed: tuple[tuple[str, int], ...]
-    """(entity, values replaced), sorted by entity."""
     page_starts: tuple[int, ...]
     """Offsets into `text` where pages begin; the first is 0."""
 
 
+class PolicyFilter:
+    """What of a detector's findings the policy wants removed."""
+
+    def __init__(self, policy: PiiPolicy) -> None:
+        self._policy = policy
+        self._allowed = frozenset(map(_folded, policy.allow))
+
+    def __call__(self, spans: Iterable[Span], text: str) -> list[Span]:
+        """Leave out what the policy keeps: labels with `keep`, scores below the threshold, allowed values."""
+        return [span for span in spans if self._is_removed(span, text[span.start : span.end])]
+
+    def allows(self, entity: str, value: str) -> bool:
+        """True for an allowed value, also with a version or year behind it ("PostgreSQL 15.4")."""
+        folded = _folded(value)
+        if folded in self._allowed or re.sub(r" [\d.]+$", "", folded) in self._allowed:
+            return True
+        return self._policy.rule(entity).is_allowed(value)
+
+    def _is_removed(self, span: Span, value: str) -> bool:
+        rule = self._policy.rule(span.entity)
+        return rule.action != "keep" and span.score >= rule.threshold and not self.allows(span.entity, value)
+
+
 class Scrubber:
-    """Applies one policy with one detector and one key. Knows the values of the run, in memory only."""
+    """Applies one policy with one detector and one key, a document at a time. Remembers nothing of a document."""
 
     def __init__(self, policy: PiiPolicy, detector: Detector, key: bytes) -> None:
         """Use `key` for the placeholders: the same key gives a value the same placeholder in every run."""
         self._policy = policy
         self._detector = detector
+        self._rules = PatternDetector()
         self._key = key
-        self._allowed = frozenset(_folded(value) for value in policy.allow)
-        self._known = Lexicon()
-        self._name_words: set[str] = set()
+        self._placeholders = Placeholders(policy, key)
+        self._index = ValueIndex(key)
+        self._wanted = PolicyFilter(policy)
 
     def detect(self, text: str) -> list[Span]:
         """Return what would be removed from `text`: settled, without overlap, in order."""
-        return self._find(text, Mentions(text))
+        return self._find(text, Mentions(text), self._detector)
 
-    def scrub_document(self, text: str) -> Scrubbed:
+    def find_all(self, text: str) -> list[Span]:
+        """Return everything that is found, also of kinds that the policy keeps."""
+        mentions, plain = Mentions(text), masked(text)
+        found = settled(self._detector.detect(plain), text)
+        for span in found:
+            mentions.add(text[span.start : span.end], span.entity)
+        return settled([*found, *mentions.find(plain)], text)
+
+    def scrub_document(self, text: str, *, document_key: str = "") -> Scrubbed:
         """Scrub one whole document; form feeds in it are page borders.
 
+        Args:
+            text: All of it: other mentions of a value may stand anywhere.
+            document_key: What sets this document apart, for policies whose placeholders are per document.
+
         Raises:
-            ScrubError: `E_RESIDUE` when detection still finds something after `MAX_ROUNDS` rounds.
+            ScrubError: `E_RESIDUE` when the rules still find something after `MAX_ROUNDS` passes.
         """
-        mentions = Mentions(text)
-        removed: Counter[str] = Counter()
+        work = _Work(Mentions(text), self._placeholders, document_key)
+        detector = self._detector
         for _ in range(MAX_ROUNDS):
-            spans = self._find(text, mentions)
+            spans = self._find(text, work.mentions, detector)
             if not spans:
-                return _scrubbed(text, removed)
-            removed.update(span.entity for span in spans)
-            text = self._replace(text, spans, mentions)
+                return self._result(text, work)
+            text = _replace(text, spans, work)
+            # the model has read every word once; what it missed it misses again, the rules may find more
+            detector = self._rules
         raise ScrubError(
-            f"values are still found after {MAX_ROUNDS} rounds of scrubbing",
+            f"values are still found after {MAX_ROUNDS} passes of scrubbing",
             code="E_RESIDUE",
             hint="the document is left out; tell us its kind if this happens often",
         )
-
-    def sweep(self, scrubbed: Scrubbed) -> Scrubbed:
-        """Replace what other documents of the run showed to be personal; the run's survivor scan."""
-        spans = settled([*self._known.find(scrubbed.text)], scrubbed.text)
-        spans = [span for span in spans if not self._is_allowed(scrubbed.text[span.start : span.end])]
-        if not spans:
-            return scrubbed
-        paged = _with_pages(scrubbed)
-        removed = Counter(dict(scrubbed.removed)) + Counter(span.entity for span in spans)
-        return _scrubbed(self._replace(paged, spans, Mentions(paged)), removed)
-
-    def survivors(self, text: str) -> int:
-        """Return how many values of the run are readable in `text`, which may be a name or any other output."""
-        return sum(1 for span in self._known.find(masked(text)) if not self._is_allowed(text[span.start : span.end]))
 
     def scrub_name(self, name: str) -> str:
         """Return a relative path without what is detected in it; the suffix of a known kind of file stays."""
@@ -123,69 +149,156 @@ class Scrubber:
             for offset in (0 if span.end <= len(stem) else second,)
             if span.start >= offset
         ]
-        spans = self._kept_out(settled(found, stem), stem)
-        return self._replace(stem, spans, Mentions(stem)) + suffix
+        spans = settled(self._wanted(found, stem), stem)
+        return _replace(stem, spans, _Work(Mentions(stem), self._placeholders)) + suffix
 
-    def sweep_name(self, name: str) -> str:
-        """Return a scrubbed path without what the documents of the run showed to be personal, parts of names included."""
-        stem, spoken, suffix = _spoken(name)
-        parts = (m for m in RUN.finditer(spoken) if m.group().casefold() in self._name_words)
-        mentions = [Span(start=m.start(), end=m.end(), entity=NAME_LABEL, score=1.0, detector="mention") for m in parts]
-        spans = self._kept_out(settled([*self._known.find(spoken), *mentions], stem), stem)
-        return self._replace(stem, spans, Mentions(stem)) + suffix
-
-    def _find(self, text: str, mentions: "Mentions") -> list[Span]:
+    def _find(self, text: str, mentions: Mentions, detector: Detector) -> list[Span]:
         """Detect, and add the other mentions of everything found in this document so far."""
         plain = masked(text)
-        found = self._kept_out(settled(self._detector.detect(plain), text), text)
+        found = settled(self._wanted([*detector.detect(plain), *self._policy.find(plain)], text), text)
         for span in found:
             mentions.add(text[span.start : span.end], span.entity)
-        return self._kept_out(settled([*found, *mentions.find(plain)], text), text)
+        return settled(self._wanted([*found, *mentions.find(plain)], text), text)
 
-    def _kept_out(self, spans: Iterable[Span], text: str) -> list[Span]:
-        """Leave out what the policy keeps: labels with `keep`, scores below the threshold, allowed values."""
+    def _result(self, text: str, work: "_Work") -> Scrubbed:
+        entries = {e.whole: e for v in work.values if (e := self._index.entry(v.value, v.entity, v.placeholder))}
+        parts = {part for v in work.values if v.entity == NAME_LABEL for part in name_parts(v.value)}
+        return Scrubbed(
+            text=ScrubbedText(text),
+            removed=tuple(sorted(work.removed.items())),
+            entries=tuple(entries[whole] for whole in sorted(entries)),
+            renderings=tuple(sorted(work.renderings.items())),
+            name_parts=tuple(sorted(_part_digest(self._key, p) for p in parts if is_telling(p, NAME_LABEL))),
+            originals=self._originals(work.values),
+        )
+
+    def _originals(self, values: "Sequence[_Value]") -> tuple[tuple[str, str], ...]:
+        if self._policy.originals != "vault":
+            return ()
+        return tuple(sorted({(v.placeholder, v.value) for v in values if self._policy.rule(v.entity).action != "drop"}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    value: str
+    entity: str
+    placeholder: str
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is known of a document while it is scrubbed."""
+
+    mentions: Mentions
+    placeholders: Placeholders
+    document_key: str = ""
+    renderings: dict[str, str] = field(default_factory=dict)
+    removed: Counter[str] = field(default_factory=Counter)
+    values: list[_Value] = field(default_factory=list)
+
+    def replaced(self, entity: str, value: str) -> str:
+        """Return the long placeholder of a value, and note what the policy lets stand in its place."""
+        canonical = self.mentions.canonical(value, entity)
+        placeholder = self.placeholders.placeholder(entity, value, canonical=canonical, document_key=self.document_key)
+        shown = self.placeholders.rendering(entity, value, canonical=canonical, document_key=self.document_key)
+        if shown is not None:
+            self.renderings[placeholder] = shown
+        return placeholder
+
+
+def _replace(text: str, spans: Sequence[Span], work: _Work) -> str:
+    """Return `text` with each span as a long placeholder, and note what was there."""
+    pieces = []
+    end = 0
+    for span in spans:
+        value = text[span.start : span.end]
+        placeholder = work.replaced(span.entity, value)
+        work.values.append(_Value(value, span.entity, placeholder))
+        pieces += [text[end : span.start], placeholder]
+        end = span.end
+    work.removed.update(span.entity for span in spans)
+    return "".join([*pieces, text[end:]])
+
+
+class Sweeper:
+    """Applies the values of all documents to one of them."""
+
+    def __init__(self, policy: PiiPolicy, key: bytes, index: ValueIndex, name_part_digests: frozenset[str]) -> None:
+        """Take what the first pass gathered: every value of the run, and keyed digests of the parts of persons' names."""
+        self._wanted = PolicyFilter(policy)
+        self._key = key
+        self._index = index
+        self._name_parts = name_part_digests
+        self._final: Mapping[str, str] = {}
+
+    def with_final(self, final: Mapping[str, str]) -> "Sweeper":
+        """Return a sweeper that knows what finally stands for each long placeholder."""
+        named = copy.copy(self)
+        named._final = final
+        return named
+
+    def is_real(self, candidate: str) -> bool:
+        """True when an invented value reads like a real one of the corpus, or like a part of a real name."""
+        return any(True for _ in self._index.find(candidate)) or any(self._is_name_part(run) for run in RUN.findall(candidate))
+
+    def sweep(self, prepared: Prepared, running: RunningLines) -> Prepared:
+        """Return a document without what other documents showed to be personal, and without its source's letterhead."""
+        text = prepared.text
+        for start, end in reversed(running.in_text(prepared.document.source_kind, text)):
+            text = ScrubbedText(text[:start] + text[end:])
+        readings = self._readings(text)
+        if not readings and text == prepared.text:
+            return prepared
+        for start, end, _, placeholder in reversed(readings):
+            text = ScrubbedText(text[:start] + placeholder + text[end:])
+        removed = Counter(dict(prepared.removed)) + Counter(entity for _, _, entity, _ in readings)
+        return dataclasses.replace(prepared, text=text, removed=tuple(sorted(removed.items())))
+
+    def render(self, text: ScrubbedText) -> Rendered:
+        """Return a document in its final form; form feeds become page offsets."""
+        final, redactions = render(text, self._final)
+        starts = (0, *(i + 1 for i, char in enumerate(final) if char == "\f"))
+        return Rendered(text=ScrubbedText(final.replace("\f", "\n")), redactions=redactions, page_starts=starts)
+
+    def name(self, uri: str) -> str:
+        """Return a scrubbed path without what the documents showed to be personal, parts of names included."""
+        stem, spoken, suffix = _spoken(uri)
+        found = [(r.start, r.end, r.placeholder) for r in self._index.find(spoken)]
+        taken = {i for start, end, _ in found for i in range(start, end)}
+        for run in RUN.finditer(spoken):
+            if run.start() not in taken and self._is_name_part(run.group()):
+                found.append((run.start(), run.end(), f"[{NAME_LABEL}]"))
+        for start, end, placeholder in sorted(found, reverse=True):
+            stem = stem[:start] + placeholder + stem[end:]
+        return render(stem, self._final)[0] + suffix
+
+    def survivors(self, text: str) -> int:
+        """Return how many values of the run are readable in `text`, which may be a name or any other output."""
+        return len(self._readings(text))
+
+    def policed(self, spans: Iterable[Span], text: str) -> list[Span]:
+        """Return the findings that the policy wants removed."""
+        return self._wanted(spans, text)
+
+    def without_surrogates(self, text: str, redactions: Sequence[Redaction]) -> str:
+        """Return text of the same length in which nothing that was put in is read as a value."""
+        for redaction in redactions:
+            text = text[: redaction.start] + "x" * (redaction.end - redaction.start) + text[redaction.end :]
+        return text
+
+    def _is_name_part(self, word: str) -> bool:
+        return _part_digest(self._key, word.casefold()) in self._name_parts
+
+    def _readings(self, text: str) -> list[tuple[int, int, str, str]]:
         return [
-            span
-            for span in spans
-            if self._rule(span.entity).action != "keep"
-            and span.score >= self._rule(span.entity).threshold
-            and not self._is_allowed(text[span.start : span.end])
+            (r.start, r.end, r.entity, r.placeholder)
+            for r in self._index.find(masked(text))
+            if not self._wanted.allows(r.entity, text[r.start : r.end])
         ]
 
-    def _rule(self, entity: str) -> PiiLabel:
-        """Return the policy's rule for a label; a label the policy does not know is replaced."""
-        return self._policy.labels.get(entity) or PiiLabel()
 
-    def _is_allowed(self, value: str) -> bool:
-        """True for an allowed value, also with a version or year behind it ("PostgreSQL 15.4")."""
-        folded = _folded(value)
-        return folded in self._allowed or re.sub(r" [\d.]+$", "", folded) in self._allowed
-
-    def _replace(self, text: str, spans: Sequence[Span], mentions: "Mentions") -> str:
-        """Return `text` with each span as a placeholder, and remember the values for the other documents."""
-        pieces = []
-        end = 0
-        for span in spans:
-            value = text[span.start : span.end]
-            self._remember(value, span.entity)
-            pieces += [text[end : span.start], self._placeholder(span.entity, mentions.canonical(value, span.entity))]
-            end = span.end
-        return "".join([*pieces, text[end:]])
-
-    def _remember(self, value: str, entity: str) -> None:
-        """Keep a value that is surely personal wherever it stands: full names, and anything with digits or an @."""
-        parts = name_parts(value) if entity == NAME_LABEL else []
-        self._name_words |= {part for part in parts if is_telling(part, entity)}
-        is_full_name = len(parts) >= 2
-        is_exact = entity not in NAMED_LABELS and entity != "DATE_OF_BIRTH" and bool(re.search(r"[\d@]", value))
-        if is_full_name or is_exact:
-            self._known.add(value, entity)
-
-    def _placeholder(self, entity: str, canonical: str) -> str:
-        if self._rule(entity).action in _TAGLESS:
-            return f"[{entity}]"
-        mac = hmac.new(self._key, f"{entity}|{canonical}".encode(), hashlib.sha256).digest()
-        return f"[{entity}_{base64.b32encode(mac).decode()[:_TAG_CHARS].lower()}]"
+def _part_digest(key: bytes, part: str) -> str:
+    return hmac.new(key, b"name part|" + part.encode(), hashlib.sha256).hexdigest()[:24]
 
 
 def _folded(value: str) -> str:
@@ -205,43 +318,44 @@ def redactions_in(text: ScrubbedText) -> tuple[Redaction, ...]:
     return tuple(Redaction(start=m.start(), end=m.end(), entity=m.group(1)) for m in PLACEHOLDER.finditer(text))
 
 
+def redactions_between(redactions: Sequence[Redaction], start: int, end: int) -> tuple[Redaction, ...]:
+    """Return the redactions inside `[start, end)`, with offsets from `start`."""
+    return tuple(
+        dataclasses.replace(r, start=r.start - start, end=r.end - start) for r in redactions if start <= r.start and r.end <= end
+    )
+
+
 def excerpt(text: ScrubbedText, start: int, end: int) -> ScrubbedText:
     """Return `text[start:end]`: a part of scrubbed text is scrubbed."""
     return ScrubbedText(text[start:end])
 
 
-def _scrubbed(text: str, removed: Counter[str]) -> Scrubbed:
-    """Make the record, with form feeds turned into page offsets."""
-    starts = (0, *(i + 1 for i, char in enumerate(text) if char == "\f"))
-    clean = ScrubbedText(text.replace("\f", "\n"))
-    return Scrubbed(text=clean, redactions=redactions_in(clean), removed=tuple(sorted(removed.items())), page_starts=starts)
-
-
-def _with_pages(scrubbed: Scrubbed) -> str:
-    """Return the text with its page borders as form feeds again, so that they survive a replacement."""
-    chars = list(scrubbed.text)
-    for start in scrubbed.page_starts[1:]:
-        chars[start - 1] = "\f"
-    return "".join(chars)
-
-
-@lru_cache(maxsize=1)
-def _default_scrubber() -> Scrubber:
-    """Return a scrubber with the shipped policy, the packaged NER model and a key of this process."""
+@lru_cache(maxsize=4)
+def _default_scrubber(policy_path: str | None) -> tuple[PiiPolicy, Scrubber]:
+    """Return a policy and a scrubber with it, the packaged NER model and a key of this process."""
     # not at the top: loading a model library is for those who ask for the defaults
     from spice_enterprise.corpus.presidio import PresidioDetector, resolve_ner_model  # noqa: PLC0415
 
-    return Scrubber(load_pii(), PresidioDetector(resolve_ner_model(EMBEDDED_MODEL)), secrets.token_bytes(32))
+    policy = load_pii(policy_path)
+    return policy, Scrubber(policy, PresidioDetector(resolve_ner_model(EMBEDDED_MODEL)), secrets.token_bytes(32))
 
 
 def detect(text: str) -> list[tuple[int, int, str]]:
-    """Return (start, end, label) of what the default policy removes; `text[start:end]` is the value.
+    """Return (start, end, label) of everything that is found, also of kinds that the default policy keeps.
 
-    Raises `ScrubError` when the NER model is missing: without it, names would go unseen.
+    `text[start:end]` is the value. Raises `ScrubError` when the NER model is missing: without it, names would go unseen.
     """
-    return [(span.start, span.end, span.entity) for span in _default_scrubber().detect(text)]
+    _, scrubber = _default_scrubber(None)
+    return [(span.start, span.end, span.entity) for span in scrubber.find_all(text)]
 
 
-def scrub(text: str) -> str:
-    """Return `text` scrubbed under the default policy. Raises `ScrubError` rather than return text with residue."""
-    return _default_scrubber().scrub_document(text).text
+def scrub(text: str, policy: str | None = None) -> str:
+    """Return `text` scrubbed under the shipped policy, or the policy file at the path `policy`.
+
+    Placeholders are the same for one value within a process. Raises `ScrubError` rather than return text with residue.
+    """
+    loaded, scrubber = _default_scrubber(policy)
+    scrubbed = scrubber.scrub_document(text)
+    tags = {match.group() for match in PLACEHOLDER.finditer(scrubbed.text)}
+    final = {**assign(tags, loaded, lambda candidate: False), **dict(scrubbed.renderings)}
+    return render(scrubbed.text, final)[0]

@@ -1,9 +1,9 @@
 """Set whole families of documents apart, before training, for the exam.
 
-In: documents, the share to set apart, the run's seed.
-Out: `train` or `unseen` for each document.
-Refuses: to split a family: exact copies are on one side.
-Not here: near duplicates. The draw depends on names and seed only, so it is the same in every workspace.
+In: documents, the family of each, the shares to set apart, the run's seed.
+Out: `train`, `unseen` or `exam` for each document.
+Refuses: to split a family: copies and near copies are on one side.
+Not here: what a family is (`duplicates.py`). The draw depends on names and seed only, so it is the same in every workspace.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,24 @@ from spice_enterprise import seeding
 from spice_enterprise.records import Document, Split
 
 
-def split_documents(documents: Sequence[Document], share: float, seed: int) -> dict[str, Split]:
-    """Return the split of each document id.
+def split_documents(
+    documents: Sequence[Document], families: Sequence[int], *, unseen_share: float, exam_share: float, seed: int
+) -> list[Split]:
+    """Return the split of each document.
 
-    `share` of the families (rounded half up) is `unseen`: at least one and not all of them, when there are two or more.
+    `unseen_share` of the families (rounded half up) is `unseen`: at least one and not all of them, when there are two or
+    more. `exam_share` of them is `exam`, drawn from the rest in the same way, unless it is 0.
     """
-    families: dict[str, list[Document]] = {}
-    for document in documents:
-        families.setdefault(document.keyed_digest, []).append(document)
-    drawn = sorted(families.values(), key=lambda family: _lot(family, seed))
-    apart = drawn[: unseen_count(len(families), share)]
-    unseen = {document.document_id for family in apart for document in family}
-    return {d.document_id: "unseen" if d.document_id in unseen else "train" for d in documents}
+    members: dict[int, list[Document]] = {}
+    for document, family in zip(documents, families, strict=True):
+        members.setdefault(family, []).append(document)
+    drawn = sorted(members, key=lambda family: _lot(members[family], seed))
+    unseen = unseen_count(len(drawn), unseen_share)
+    exam = min(unseen_count(len(drawn), exam_share), max(len(drawn) - unseen - 1, 0)) if exam_share else 0
+    split: dict[int, Split] = dict.fromkeys(drawn, "train")
+    split |= dict.fromkeys(drawn[:unseen], "unseen")
+    split |= dict.fromkeys(drawn[unseen : unseen + exam], "exam")
+    return [split[family] for family in families]
 
 
 def unseen_count(families: int, share: float) -> int:

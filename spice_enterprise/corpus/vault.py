@@ -29,8 +29,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from spice_enterprise import durable
-from spice_enterprise.corpus.keys import KEY_BYTES, NONCE_BYTES, KeyProvider
+from spice_enterprise.corpus.keys import KEY_BYTES, NONCE_BYTES
 from spice_enterprise.errors import CorpusError, IntegrityError, SpiceError, StoreError
+from spice_enterprise.protocols import KeyProvider
 
 SCHEMA: Final = 1
 _WAIT_S: Final = 30.0

@@ -53,9 +53,9 @@ class FactExaminer:
 
         Raises `ReleaseError` (`E_EXAM_EMPTY`) when the unseen documents hold no usable fact.
         """
-        pool = _value_pool(corpus.unseen)
+        pool = _value_pool(corpus.exam)
         by_document: dict[str, list[Chunk]] = defaultdict(list)
-        for chunk in corpus.unseen:
+        for chunk in corpus.exam:
             by_document[chunk.document_id].append(chunk)
         queues = [self._items_of(by_document[document], pool, turn) for turn, document in enumerate(sorted(by_document))]
         items = _take_in_turns(queues, self.config.max_questions)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_enterprise.corpus.chunking import cut_document
-from spice_enterprise.corpus.scrub import excerpt
+from spice_enterprise.corpus.scrub import excerpt, redactions_in
 from spice_enterprise.corpus.surrogates import PLACEHOLDER
 
 PIECES = st.sampled_from(
@@ -33,7 +33,9 @@ def words(text):
 
 
 def cuts_of(text, most, least):
-    return cut_document(excerpt(text, 0, len(text)), words, most=most, least=least)
+    scrubbed = excerpt(text, 0, len(text))
+    protected = [(r.start, r.end) for r in redactions_in(scrubbed)]
+    return cut_document(scrubbed, words, most=most, least=least, protected=protected)
 
 
 @given(TEXTS, st.integers(8, 40), st.integers(1, 8))

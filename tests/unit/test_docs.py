@@ -79,7 +79,6 @@ MEANINGS = {
     "valid_until": "The last day on which a job may begin under this policy; refused afterwards (`E_POLICY_EXPIRED`).",
     "language": "Of the documents.",
     "labels": "Label to what happens: see PiiLabel.",
-    "max_residual_findings": "Values still found in the finished chunks before the run stops.",
     "action": "`replace` by a tagged placeholder, `drop` for one without a tag, `keep`.",
     "threshold": "Findings with a lower score are ignored.",
     "valid_rate_window": "Steps the share is averaged over.",

@@ -82,10 +82,26 @@ def test_a_guard_that_is_not_watching_counts_nothing() -> None:
 def test_the_named_tracking_host_is_not_outside() -> None:
     enable_socket()
     guard = offline.ConnectionGuard()
-    guard.start(is_offline=True, allowed_host="192.0.2.7")
+    guard.start(is_offline=True, allowed_hosts=("192.0.2.7",))
     try:
         with pytest.raises(OSError) as caught:  # noqa: PT011 - any refusal of the machine will do
             connect("192.0.2.7")
         assert not isinstance(caught.value, offline.OutsideConnectionError)
     finally:
         assert guard.stop() == 0
+
+
+def test_an_allowed_domain_stands_for_its_hosts_and_their_addresses(monkeypatch) -> None:
+    enable_socket()
+    monkeypatch.setattr("spice_enterprise.offline._addresses_of", lambda host: frozenset({host, "192.0.2.9"}))
+    guard = offline.ConnectionGuard()
+    guard.start(is_offline=True, allowed_hosts=(".store.example",))
+    try:
+        sys.audit("socket.getaddrinfo", "bucket.store.example", 443)
+        sys.audit("socket.connect", None, ("192.0.2.9", 443))
+        assert guard.attempts == 0
+        for host in ("store.example.evil", "badstore.example"):
+            with pytest.raises(offline.OutsideConnectionError):
+                sys.audit("socket.getaddrinfo", host, 443)
+    finally:
+        assert guard.stop() == 2

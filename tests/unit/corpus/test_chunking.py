@@ -1,5 +1,5 @@
 from spice_enterprise.corpus.chunking import cut_document, page_of
-from spice_enterprise.corpus.scrub import excerpt
+from spice_enterprise.corpus.scrub import excerpt, redactions_in
 
 
 def words(text):
@@ -11,7 +11,8 @@ def scrubbed(text):
 
 
 def cut(text, most=20, least=5):
-    return cut_document(scrubbed(text), words, most=most, least=least)
+    protected = [(r.start, r.end) for r in redactions_in(scrubbed(text))]
+    return cut_document(scrubbed(text), words, most=most, least=least, protected=protected)
 
 
 def test_a_short_document_is_one_chunk():
@@ -44,7 +45,7 @@ def test_a_long_sentence_is_cut_between_words_and_never_in_a_placeholder():
 
 
 def test_a_word_longer_than_a_chunk_is_cut_too():
-    cuts = cut_document(scrubbed("x" * 500), len, most=100, least=5)
+    cuts = cut_document(scrubbed("x" * 500), len, most=100, least=5, protected=[])
     assert [c.token_count <= 100 for c in cuts] == [True] * len(cuts)
     assert "".join(c.text for c in cuts) == "x" * 500
 
@@ -68,3 +69,23 @@ def test_pages():
 def test_a_border_is_not_worth_a_chunk_that_is_not_half_full():
     text = "# A\n\na b c.\n\n# B\n\n" + "D " * 9 + "e. " + "F " * 9 + "g."
     assert cut(text)[0].token_count >= 10
+
+
+def test_nothing_that_was_put_in_is_cut_whatever_it_looks_like():
+    name = "Ilsa Maren Brandtner Oakes"
+    text = "word " * 18 + name + " word" * 30
+    start = text.index(name)
+    cuts = cut_document(scrubbed(text), words, most=20, least=2, protected=[(start, start + len(name))])
+    assert sum(name in c.text for c in cuts) == 1
+    assert all(c.token_count <= 20 for c in cuts)
+
+
+def test_a_section_is_named_with_the_ones_it_stands_in():
+    body = "\n\n" + "Word " * 12 + "end.\n\n"
+    text = f"# Lease{body}## Rent{body}### Due dates{body}## Notice{body}"
+    assert [c.section for c in cut(text, most=16, least=2)] == [
+        "Lease",
+        "Lease > Rent",
+        "Lease > Rent > Due dates",
+        "Lease > Notice",
+    ]
