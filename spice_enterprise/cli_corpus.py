@@ -273,8 +273,7 @@ def forget(
 
 
 def _vault(workspace: Path) -> forgetting.KeepsOriginals | None:
-    vault: forgetting.KeepsOriginals | None = getattr(_parts(workspace), "vault", None)
-    return vault
+    return _parts(workspace).vault
 
 
 def _log(workspace: Path, event: AuditEvent) -> None:

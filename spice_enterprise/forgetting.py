@@ -21,8 +21,8 @@ from spice_enterprise.store import AnyRecord, RunStore
 class KeepsOriginals(Protocol):
     """A vault, as far as forgetting goes."""
 
-    def forget(self, document_id: str) -> object:
-        """Destroy the key of one document (by its keyed digest). The same again is fine."""
+    def forget(self, document_id: str) -> int:
+        """Destroy the key of one document (by its keyed digest) and return how many values it kept. May be repeated."""
         ...
 
 
@@ -47,6 +47,8 @@ class Forgotten:
     keyed_digest: str
     has_vault: bool
     """False: no original was ever kept, so there was nothing to destroy."""
+    originals: int
+    """Values that the vault ever kept of it."""
     corpora: tuple[str, ...]
     """Folders whose files still hold its scrubbed text."""
     touched: tuple[Touched, ...]
@@ -65,6 +67,7 @@ class Forgotten:
             inputs=tuple(NamedDigest(role="adapter", name=v.adapter_id, digest=v.digest) for v in self.adapters),
             data=(
                 ("has_vault", self.has_vault),
+                ("originals", self.originals),
                 ("runs", len(self.touched)),
                 ("chunks", sum(len(item.chunks) for item in self.touched)),
                 ("tasks", sum(len(item.tasks) for item in self.touched)),
@@ -88,12 +91,11 @@ def forget(document_id: str, workspace: Path, corpora: Iterable[Path], vault: Ke
         error.exit_code = EXIT_USAGE
         raise error
     keyed_digest = known[0].keyed_digest
-    if vault is not None:
-        vault.forget(keyed_digest)
     return Forgotten(
         document_id=document_id,
         keyed_digest=keyed_digest,
         has_vault=vault is not None,
+        originals=vault.forget(keyed_digest) if vault is not None else 0,
         corpora=tuple(str(folder) for folder, _ in holding),
         touched=tuple(_touched(store, document_id) for store, _ in in_runs),
     )
@@ -134,7 +136,7 @@ def _only(records: Iterable[AnyRecord], cls: type[R]) -> list[R]:
 def render_forgotten(found: Forgotten) -> str:
     """Return what was forgotten as text for people: ids and what to do."""
     if found.has_vault:
-        lines = [f"forgotten  {found.document_id}: its key is destroyed, its originals cannot be read any more"]
+        lines = [f"forgotten  {found.document_id}: its key is destroyed, {found.originals} originals cannot be read any more"]
     else:
         lines = [f"forgotten  {found.document_id}: no vault here, nothing readable was ever kept"]
     for item in found.touched:

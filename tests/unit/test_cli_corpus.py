@@ -308,11 +308,15 @@ def test_forget_lists_what_was_made_of_a_document(workspace: Path, corpus: Path)
 def test_forget_destroys_the_key_by_the_keyed_digest(workspace: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten: list[str] = []
 
-    monkeypatch.setattr(cli_corpus, "_vault", lambda _: SimpleNamespace(forget=forgotten.append))
+    def forget(document_id: str) -> int:
+        forgotten.append(document_id)
+        return 7
+
+    monkeypatch.setattr(cli_corpus, "_vault", lambda _: SimpleNamespace(forget=forget))
     document = next(read_documents(corpus))
     shown = json.loads(invoke("forget", document.document_id, "--workspace", workspace, "--json").stdout)
     assert forgotten == [document.keyed_digest]
-    assert shown["has_vault"] is True
+    assert (shown["has_vault"], shown["originals"]) == (True, 7)
 
 
 def test_forget_of_an_unknown_id(tmp_path: Path) -> None:
