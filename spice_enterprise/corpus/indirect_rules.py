@@ -8,7 +8,7 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 
 from typing import Final
 
-from spice_enterprise.corpus.rule import ANY_CASE, MONTH, UPPER, Rule, rule
+from spice_enterprise.corpus.rule import ANY_CASE, BY_LINE, HONORIFIC, MONTH, UPPER, Rule, rule
 from spice_enterprise.corpus.vocabulary import CONDITIONS, COUNTED, OCCUPATIONS, RELATIONS
 
 _NUMBER_WORD: Final = (
@@ -143,6 +143,34 @@ INDIRECT_RULES: Final[tuple[Rule, ...]] = (
         score=0.5,
         hits=("to {life imprisonment}.",),
         misses=("a life in prison",),
+    ),
+    rule(
+        "form_of_address",
+        "TITLE",
+        rf"\b(?:{HONORIFIC}|mr|mrs|ms|dr)\b\.?(?= [^\W\d_])",
+        score=0.4,
+        hits=("to {Mr.} Weiss", "this is {mrs.} weiss"),
+        misses=("Mr", "MS-DOS"),
+    ),
+    rule(
+        "job_of_a_speaker",
+        "TITLE",
+        rf"(?<=[\w.]), (?:the|our|its|an?) (?P<v>[{UPPER}]?[\w, \-]{{3,70}}?),? (?:said|says|told|added|explained|stated)\b",
+        score=0.5,
+        hits=("Anna Weiss, the {Civil drafter}, said: I",),
+        misses=("the Court said",),
+    ),
+    rule(
+        "job_line",
+        "TITLE",
+        r"^[ \t?*|>\-]{0,6}(?P<v>[^\W\d_][^\W\d_]*,?(?: (?:and |of |for )?[^\W\d_]+,?){0,6}? (?:manager|director|officer|engineer|developer|designer"
+        r"|technician|technologist|scientist|operator|administrator|assistant|coordinator|representative|clerk|cashier|lineman"
+        r"|installer|repairer|tender|drafter|surgeon|consultant|analyst|specialist|advisor|adviser|supervisor|secretary|accountant"
+        r"|teacher|nurse|president|executive|partner|counsel|attorney|associate|editor|therapist|planner|inspector|worker))[ \t]*$",
+        score=0.4,
+        flags=ANY_CASE | BY_LINE,
+        hits=("Anna Weiss\n{Surgical technologist}\nMuster AG", "{Training and development coordinator}"),
+        misses=("The manager signed.", "Chief\n"),
     ),
     rule(
         "nationality",

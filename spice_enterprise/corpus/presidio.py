@@ -10,6 +10,7 @@ lemmas empty, which would silently switch Presidio's context words off; `_Engine
 """
 
 import copy
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.config import EMBEDDED_MODEL
-from spice_enterprise.corpus.detectors import ALL_RULES, MIN_SCORE
+from spice_enterprise.corpus.detectors import ALL_RULES, MIN_SCORE, PatternDetector
 from spice_enterprise.corpus.plausible import NER_LABELS, our_label
 from spice_enterprise.corpus.rule import Rule
-from spice_enterprise.corpus.windows import as_prose, windows
+from spice_enterprise.corpus.windows import as_prose, as_titles, small_paragraphs, windows
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
@@ -69,6 +70,7 @@ _LABELS: Final[dict[str, str]] = {
     "MEDICAL_LICENSE": "EMPLOYEE_ID",
 }
 """Presidio's labels that have another name here."""
+_CAPITALISED: Final = frozenset({"ADDRESS", "PERSON", "ORGANIZATION", "LOCATION"})
 _NER_SCORE: Final = 0.85
 _BATCH: Final = 16
 
@@ -224,6 +226,7 @@ class PresidioDetector:
 
         Presidio's own analyzer looks every match up in all words of its text, which takes quadratic time on a long one.
         """
+        yield from self._in_small_letters(text)
         recognizers = self.registry.recognizers
         entities = [entity for one in recognizers for entity in one.supported_entities]
         weak: list[RecognizerResult] = []
@@ -236,11 +239,18 @@ class PresidioDetector:
         waiting = deque(sorted(weak, key=lambda result: (result.start, result.end, result.entity_type)))
         pieces = ((as_prose(piece), start) for start, piece in windows(text) if not piece.isspace())
         for doc, start in self._engine.docs(pieces):
-            yield from _named(doc, start, text)
+            yield from _named(doc, start)
             end = start + len(doc.text)
             results = [waiting.popleft() for _ in range(len(waiting)) if waiting[0].start < end]
             if results:
                 yield from self._in_context(doc, start, results)
+
+    def _in_small_letters(self, text: str) -> Iterator[Span]:
+        """Yield what the rules for names and places find where a paragraph has no capitals, with capitals put in."""
+        rules = PatternDetector(tuple(rule for rule in self._rules if rule.entity in _CAPITALISED))
+        for start, end in small_paragraphs(text):
+            for span in rules.detect(as_titles(text[start:end])):
+                yield dataclasses.replace(span, start=span.start + start, end=span.end + start)
 
     def _in_context(self, doc: Any, offset: int, results: Sequence[RecognizerResult]) -> Iterator[Span]:
         """Yield the weak matches in one window that are sure enough with the words before them."""
@@ -252,15 +262,16 @@ class PresidioDetector:
                 yield _span(_moved(result, offset))
 
 
-def _named(doc: Any, offset: int, text: str) -> Iterator[Span]:
+def _named(doc: Any, offset: int) -> Iterator[Span]:
     """Yield the model's findings under our labels, line by line: a name that goes on after a line end is two things."""
     for entity in doc.ents:
-        start = offset + entity.start_char
+        start = entity.start_char
         for line in entity.text.split("\n"):
-            label = our_label(entity.label_, text, start, start + len(line)) if line.strip() else None
+            end = start + len(line)
+            label = our_label(entity.label_, doc.text, start, end) if line.strip() else None
             if label is not None:
-                yield Span(start=start, end=start + len(line), entity=label, score=_NER_SCORE, detector="spacy")
-            start += len(line) + 1
+                yield Span(start=offset + start, end=offset + end, entity=label, score=_NER_SCORE, detector="spacy")
+            start = end + 1
 
 
 def _span(result: RecognizerResult) -> Span:
