@@ -16,19 +16,31 @@ from importlib import import_module
 from typing import Any, Final
 
 from spice_enterprise.corpus.excel import read_xlsx
+from spice_enterprise.corpus.listing import MEDIA_TYPES
 from spice_enterprise.corpus.mail import read_eml, read_msg
 from spice_enterprise.corpus.markup import read_html, read_xml
 from spice_enterprise.corpus.ooxml import checked_zip
 from spice_enterprise.corpus.pdf import read_pdf
 from spice_enterprise.corpus.plain_text import normalise, note_invisible, read_text
-from spice_enterprise.corpus.reading import DEFAULT_OPTIONS, MAX_IMAGE_PIXELS, MAX_PAGES, Notes, Parsed, ParseOptions, bad
+from spice_enterprise.corpus.reading import (
+    DEFAULT_OPTIONS,
+    MAX_IMAGE_PIXELS,
+    MAX_PAGES,
+    Notes,
+    Parsed,
+    ParseOptions,
+    bad,
+    library,
+)
 from spice_enterprise.corpus.slides import read_pptx
-from spice_enterprise.corpus.sources import MEDIA_TYPES
 from spice_enterprise.corpus.tables import read_csv
+from spice_enterprise.corpus.unstructured_backend import FOREIGN_SUFFIXES, READABLE_SUFFIXES
+from spice_enterprise.corpus.unstructured_backend import MEDIA_TYPES as FOREIGN_MEDIA_TYPES
+from spice_enterprise.corpus.unstructured_backend import read as read_foreign
 from spice_enterprise.corpus.word import read_docx
 from spice_enterprise.errors import SpiceError
 
-__all__ = ["NATIVE_SUFFIXES", "UNSTRUCTURED_SUFFIXES", "ParseOptions", "Parsed", "normalise", "parse"]
+__all__ = ["NATIVE_SUFFIXES", "ParseOptions", "Parsed", "normalise", "parse"]
 
 _UNKNOWN_MEDIA_TYPE: Final = "application/octet-stream"
 
@@ -72,7 +84,7 @@ def _result(pages: tuple[str, ...], suffix: str, notes: Notes) -> Parsed:
     if not _SILENT_KINDS.issuperset(notes.hidden):
         notes.flags.add("E_FLAG_HIDDEN_TEXT")
     return Parsed(
-        media_type=MEDIA_TYPES.get(suffix, _UNKNOWN_MEDIA_TYPE),
+        media_type={**FOREIGN_MEDIA_TYPES, **MEDIA_TYPES}.get(suffix, _UNKNOWN_MEDIA_TYPE),
         pages=pages,
         parser=notes.parser,
         hidden=tuple(sorted(notes.hidden.items())),
@@ -150,24 +162,21 @@ _Reader = Callable[[bytes, Notes], list[str]]
 def _reader(suffix: str, options: ParseOptions) -> _Reader:
     """Return the reader of a suffix. Raises `ParseError` `E_UNSUPPORTED`."""
     native = _READERS.get(suffix)
-    if options.parser == "unstructured" and suffix in UNSTRUCTURED_SUFFIXES:
+    if options.parser == "unstructured" and suffix in READABLE_SUFFIXES:
         return _unstructured(suffix)
     if native is not None:
         return native
-    if options.parser == "auto" and suffix in UNSTRUCTURED_SUFFIXES:
+    if options.parser == "auto" and suffix in FOREIGN_SUFFIXES:
         return _unstructured(suffix)
     raise bad("E_UNSUPPORTED", "no parser for this kind of file")
 
 
 def _unstructured(suffix: str) -> _Reader:
     def read(data: bytes, notes: Notes) -> list[str]:
-        from_zip = suffix in _ZIPS
-        if from_zip:
+        if suffix in _ZIPS:
             checked_zip(data).close()
-        backend = import_module("spice_enterprise.corpus.unstructured_backend")
-        notes.parser = "unstructured"
-        pages: list[str] = backend.read(data, suffix)
-        return pages
+        notes.parser = library("unstructured")
+        return read_foreign(data, suffix)
 
     return read
 
@@ -222,7 +231,3 @@ _READERS: Final[dict[str, _Reader]] = {
     **dict.fromkeys(_IMAGES, _read_image),
 }
 NATIVE_SUFFIXES: Final = frozenset(_READERS)
-UNSTRUCTURED_SUFFIXES: Final = frozenset(
-    {".pdf", ".docx", ".xlsx", ".pptx", ".html", ".htm", ".eml", ".msg", ".csv", ".tsv", ".md", ".txt", ".xml"}
-    | {".rtf", ".odt", ".doc", ".epub", ".ppt", ".xls"}
-)
