@@ -15,9 +15,13 @@ from typing import Final
 
 from spice_enterprise.corpus.checks import NOT_NAMES
 from spice_enterprise.corpus.detectors import INDIRECT_LABELS
+from spice_enterprise.corpus.people import LOWER_PARTS, People, is_full, name_parts
 from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
+
+__all__ = ["NAMED_LABELS", "NAME_LABEL", "RUN", "Findings", "Lexicon", "Mentions", "find_all", "is_telling", "masked", "name_parts",
+           "settled"]  # fmt: skip
 
 RUN: Final = re.compile(r"[^\W_]+")
 _WORD: Final = re.compile(r"(?<![\w@./\-])[^\W\d_]+(?![\w@/\-]|\.\w)")
@@ -61,14 +65,9 @@ class Lexicon:
         if any(len(gap) > _MAX_GAP_CHARS for gap in gaps):
             return False
         entity = self._by_first[value[0]][value]
-        small = [run[0].islower() and run not in _LOWER_PARTS for _, _, run in runs]
+        small = [run[0].islower() and run not in LOWER_PARTS for _, _, run in runs]
         is_lower_name = entity == NAME_LABEL and len(value) > 1 and all(small) and not any(". " in gap for gap in gaps)
         return entity not in NAMED_LABELS or not any(small) or is_lower_name
-
-
-_LOWER_PARTS: Final = frozenset(
-    {"de", "la", "van", "von", "der", "den", "zu", "du", "di", "da", "of", "and", "the", "s", "e", "y"}
-)
 
 
 def is_telling(run: str, entity: str) -> bool:
@@ -85,7 +84,7 @@ class Mentions:
         self._lexicon = Lexicon()
         # a word that the document also writes in lower case is a word, not a name
         self._ordinary = frozenset(word for word in _WORD.findall(text) if word[0].islower())
-        self._full_names: dict[str, set[str]] = {}
+        self._people = People()
 
     def add(self, value: str, entity: str) -> None:
         """Remember a value; of a person also the parts of the name, of a mail address the name it spells."""
@@ -106,23 +105,18 @@ class Mentions:
         """Return one spelling for all mentions of a value; a part of a name stands for the one full name that has it."""
         if entity != NAME_LABEL:
             return "".join(RUN.findall(value)).casefold() or value
-        parts = name_parts(value)
-        owners = [self._full_names.get(part, set()) for part in parts if len(part) > 1]
-        shared = set.intersection(*owners) if owners else set()
-        return next(iter(shared)) if len(shared) == 1 else " ".join(parts) or value.casefold()
+        return self._people.canonical(value)
 
     def _add_person(self, value: str) -> None:
         parts = name_parts(value)
         self._lexicon.add(value, NAME_LABEL)
-        is_full = len(parts) >= 2 and all(len(part) > 1 for part in (parts[0], parts[-1]))
-        if is_full:
+        self._people.add(parts)
+        if is_full(parts):
             self._lexicon.add(" ".join(parts), NAME_LABEL)
         for part in parts:
-            if len(part) < 3 or part in _LOWER_PARTS or self._is_ordinary(part):
+            if len(part) < 3 or part in LOWER_PARTS or self._is_ordinary(part):
                 continue
             self._lexicon.add(part, NAME_LABEL)
-            if is_full:
-                self._full_names.setdefault(part, set()).add(" ".join(parts))
 
     def _is_ordinary(self, value: str) -> bool:
         runs = [run.casefold() for run in RUN.findall(value)]
@@ -150,17 +144,6 @@ def find_all(text: str, detector: Detector, mentions: Mentions | None = None) ->
         if span.entity not in INDIRECT_LABELS:
             known.add(text[span.start : span.end], span.entity)
     return Findings(spans=tuple(settled([*found, *known.find(plain)], text)), mentions=known)
-
-
-def name_parts(value: str) -> list[str]:
-    """Return a person's name as lower-case parts, first name first, without titles and initials' dots."""
-    last, comma, first = value.partition(",")
-    spoken = f"{first} {last}" if comma and first.strip() else value
-    parts = [part.strip(".,;:'’\"()").casefold() for part in spoken.split()]
-    return [re.sub(r"['’]s$", "", part) for part in parts if part and part not in _TITLES]
-
-
-_TITLES: Final = frozenset({"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "dame", "herr", "frau", "mme"})
 
 
 def masked(text: str) -> str:
