@@ -100,9 +100,6 @@ class ImapSource(ListedSource):
             client.login(self._user, self._password(), initial_folder=None)
         except errors.MailboxLoginError:
             raise no_access("login") from None
-        except Exception as error:
-            # imaplib puts what the server answered into its message, and a server may repeat the user name
-            raise (no_access("login") if type(error).__name__ == "error" else error) from None
         try:
             client.folder.set(self._folder, readonly=True)
         except errors.MailboxFolderSelectError:

@@ -90,7 +90,7 @@ def serve():
 
     def start(messages, context=None):
         server = Server(messages, context)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         running.append((server, thread))
         return server
