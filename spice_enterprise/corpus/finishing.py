@@ -19,7 +19,7 @@ from spice_enterprise.corpus.chunking import CountTokens, Cut, cut_document, pag
 from spice_enterprise.corpus.duplicates import Duplicates, Families
 from spice_enterprise.corpus.preparing import rejected
 from spice_enterprise.corpus.quality import RunningLines, unfit
-from spice_enterprise.corpus.scrub import Rendered, Sweeper, redactions_between
+from spice_enterprise.corpus.scrub import FILLER, Rendered, Sweeper, redactions_between, without_surrogates
 from spice_enterprise.corpus.splits import split_documents
 from spice_enterprise.corpus.staging import Prepared, Stage
 from spice_enterprise.corpus.surrogates import PLACEHOLDER, assign
@@ -93,7 +93,7 @@ class Finisher:
         """Read every document once: drop second copies of a text, collect all values and placeholders."""
         index, running = ValueIndex(self.key), RunningLines()
         texts: set[str] = set()
-        tags: set[str] = set()
+        tags = {m.group() for rejection in left_out.rejections for m in PLACEHOLDER.finditer(rejection.uri)}
         renderings: dict[str, str] = {}
         name_parts: set[str] = set()
         kept = []
@@ -185,9 +185,10 @@ class Finisher:
         )
 
     def _objects(self, chunk: Chunk, sweeper: Sweeper) -> bool:
-        """True when the second detector finds a value outside of what was put in the place of one."""
-        hidden = sweeper.without_surrogates(chunk.text, chunk.redactions)
-        return bool(sweeper.policed(self.second_look.detect(hidden), hidden))
+        """True when the second detector finds a value, and not only what was put in the place of one."""
+        hidden = without_surrogates(chunk.text, chunk.redactions)
+        found = sweeper.policed(self.second_look.detect(hidden), hidden)
+        return any(hidden[span.start : span.end].strip(FILLER + ".,;:") for span in found)
 
 
 def _staged(stage: Stage, keyed_digest: str) -> Prepared:

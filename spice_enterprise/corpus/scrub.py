@@ -36,6 +36,10 @@ from spice_enterprise.policy import PiiPolicy, load_pii
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Redaction, ScrubbedText, Span
 
+FILLER: Final = "x"
+_NER: Final = "spacy"
+"""What `presidio.py` calls a finding of the model."""
+_NEED_CONTEXT: Final = frozenset({"ORGANIZATION", "LOCATION", "DEMOGRAPHIC", "MISC"})
 MAX_ROUNDS: Final = 4
 """Passes of the rules over their own result until nothing new is found; text that needs more is refused."""
 
@@ -149,7 +153,9 @@ class Scrubber:
             for offset in (0 if span.end <= len(stem) else second,)
             if span.start >= offset
         ]
-        spans = settled(self._wanted(found, stem), stem)
+        # a file name is no sentence: what the model calls an organisation or a place there is mostly neither
+        telling = [span for span in found if span.entity not in _NEED_CONTEXT or span.detector != _NER]
+        spans = settled(self._wanted(telling, stem), stem)
         return _replace(stem, spans, _Work(Mentions(stem), self._placeholders)) + suffix
 
     def _find(self, text: str, mentions: Mentions, detector: Detector) -> list[Span]:
@@ -280,12 +286,6 @@ class Sweeper:
         """Return the findings that the policy wants removed."""
         return self._wanted(spans, text)
 
-    def without_surrogates(self, text: str, redactions: Sequence[Redaction]) -> str:
-        """Return text of the same length in which nothing that was put in is read as a value."""
-        for redaction in redactions:
-            text = text[: redaction.start] + "x" * (redaction.end - redaction.start) + text[redaction.end :]
-        return text
-
     def _is_name_part(self, word: str) -> bool:
         return _part_digest(self._key, word.casefold()) in self._name_parts
 
@@ -311,6 +311,13 @@ def _spoken(name: str) -> tuple[str, str, str]:
     suffix = suffix if suffix.lower() in MEDIA_TYPES else ""
     stem = name.removesuffix(suffix)
     return stem, re.sub(r"[_\-+.]", " ", masked(stem)), suffix
+
+
+def without_surrogates(text: str, redactions: Sequence[Redaction]) -> str:
+    """Return text of the same length with filler for what was put in, so that an invented value is not taken for a real one."""
+    for redaction in redactions:
+        text = text[: redaction.start] + FILLER * (redaction.end - redaction.start) + text[redaction.end :]
+    return text
 
 
 def redactions_in(text: ScrubbedText) -> tuple[Redaction, ...]:
