@@ -23,6 +23,7 @@ QUARANTINE: Final = {
     "E_OCR_CONFIDENCE": "A scanned page is too hard to read. Scan it again with a higher resolution.",
     "E_PARSE": "It is damaged, or not what it claims to be. Open it, save it again, and run again.",
     "E_PATH": "It is a link, a device or a name that leads elsewhere. Copy the real file into the source.",
+    "E_POLYGLOT": "It is two kinds of file in one, which hides content. Save it again as one kind.",
     "E_QUALITY": "It holds no readable prose, only numbers or broken characters. Leave it out, or convert it anew.",
     "E_RESIDUE": "A value was still readable after scrubbing. Look at the file; the PII policy may need a pattern for it.",
     "E_TYPE_MISMATCH": "Its content is not what its name says. Give it the right suffix.",
@@ -33,9 +34,11 @@ QUARANTINE: Final = {
 
 FLAGS: Final = {
     "E_ACTIVE_CONTENT": "Holds scripts or embedded files. They were not run and not read; the text was.",
-    "E_FLAG_CHARSET": "Does not have the encoding that it names. Characters may be wrong.",
+    "E_CHARSET": "Does not have the encoding that it names. Characters may be wrong.",
     "E_FLAG_HIDDEN_TEXT": "Holds text that a reader does not see. It was dropped.",
-    "E_FLAG_MIXED_SCRIPT": "Has words that mix alphabets, as a disguise does. Look at it.",
+    "E_MAIL_DEFECT": "A mail whose structure is broken. Parts of it may be missing.",
+    "E_MIXED_SCRIPT": "Has words that mix alphabets, as a disguise does. Look at it.",
+    "E_OCR_NEEDED": "Has scanned pages, which were not read. Run again with --set ingest.ocr=auto.",
 }
 """Something odd about a file that was read all the same."""
 

@@ -108,6 +108,11 @@ def test_the_card(tmp_path: Path, make_corpus: Any) -> None:
     assert "\x1b" not in card
 
 
+def test_advice_is_about_codes_that_exist() -> None:
+    sources = "".join(path.read_text() for path in (Path(advice.__file__).parent / "corpus").glob("*.py"))
+    assert not [code for code in (*advice.QUARANTINE, *advice.FLAGS) if f'"{code}"' not in sources]
+
+
 def test_advice_is_one_or_two_sentences() -> None:
     for text in (*advice.QUARANTINE.values(), *advice.FLAGS.values()):
         assert text.endswith(".")
