@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.parsers import normalise
+from spice_enterprise.corpus.plain_text import normalise
 from spice_enterprise.corpus.scrub import Scrubber, redactions_in
 from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.policy import load_pii
@@ -43,10 +43,9 @@ def test_text_outside_placeholders_is_never_invented(text):
     scrubbed = scrubber().scrub_document(text)
     kept = PLACEHOLDER.split(scrubbed.text)[::2]
     position = 0
-    flat = text.replace("\f", "\n")
     for piece in kept:
-        position = flat.index(piece, position) + len(piece)
-    assert redactions_in(scrubbed.text) == scrubbed.redactions
+        position = text.index(piece, position) + len(piece)
+    assert len(redactions_in(scrubbed.text)) == len(kept) - 1
 
 
 @given(VALUES, WORDS, WORDS)
