@@ -40,11 +40,17 @@ class Source(Protocol):
     """A place documents come from."""
 
     def documents(self) -> Iterator[Document | Rejection]:
-        """List in a fixed order. A file that may not be read (link, device, too large) is a `Rejection`."""
+        """List in a fixed order, streamed. Each file is opened once and hashed, and that copy is held until the next is yielded.
+
+        A file that may not be read (link, device, too large, a bad archive) is a `Rejection`.
+        """
         ...
 
     def read(self, document: Document) -> bytes:
-        """Return the bytes that `document.keyed_digest` was taken of. Raises `SourceError` if they changed."""
+        """Return the bytes that `document.keyed_digest` was taken of: the held copy of the document just yielded.
+
+        Any other document is opened again. Raises `SourceError` `E_IO` if it changed or went away.
+        """
         ...
 
 

@@ -17,6 +17,7 @@ from typing import Final
 from spice_enterprise.errors import ParseError
 
 _MAX_MAIL_PARTS: Final = 50
+_SIGN_OF_A_FILE: Final = re.compile(rb"^(?:content-(?:type|disposition):|[ \t])[^\n]*name|attachment|message/rfc822", re.I | re.M)
 _NOT_CARRIED: Final = frozenset({
     "application/pgp-encrypted", "application/pgp-signature", "application/pkcs7-mime", "application/pkcs7-signature",
     "application/x-pkcs7-mime", "application/x-pkcs7-signature",
@@ -26,6 +27,11 @@ _NOT_CARRIED: Final = frozenset({
 
 _AS_WRITTEN: Final = policy.default.clone(refold_source="none")
 _PID_ATTACH_CONTENT_ID: Final = 0x3712
+
+
+def may_carry(data: bytes) -> bool:
+    """True unless an `.eml` file certainly has no attachments; most mails need no child process to find that out."""
+    return _SIGN_OF_A_FILE.search(data) is not None
 
 
 def of_eml(data: bytes) -> Iterator[tuple[str, bytes]]:

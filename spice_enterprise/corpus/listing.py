@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final, Protocol
 
+from spice_enterprise.corpus import attachments
 from spice_enterprise.corpus.archives import (
     MAX_DEPTH,
     MAX_ENTRIES,
@@ -253,6 +254,8 @@ class ListedSource(ABC):
             return refused
         if len(box.steps) >= MAX_DEPTH:
             return Refused(code="E_LIMIT_DEPTH", reason=f"archives nested deeper than {MAX_DEPTH}")
+        if suffix == ".eml" and not attachments.may_carry(box.opened.data):
+            return []
         members = self._expanded(box.opened.data, suffix)
         if isinstance(members, Refused):
             return members

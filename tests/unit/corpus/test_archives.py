@@ -12,6 +12,7 @@ import pytest
 
 from spice_enterprise.corpus import archives
 from spice_enterprise.corpus.archives import archive_suffix, expand
+from spice_enterprise.corpus.attachments import may_carry
 from spice_enterprise.errors import ParseError
 
 
@@ -251,6 +252,19 @@ def test_a_mail_that_is_nothing_but_a_file():
 def test_mails_nested_without_end():
     assert code_of(b"Content-Type: multipart/mixed; boundary=x\n\n--x\n" * 600, ".eml") == "E_LIMIT_DEPTH"
     assert code_of(b"Content-Type: message/rfc822\n\n" * 5000, ".eml") == "E_LIMIT"
+
+
+def test_a_mail_that_shows_no_file_has_none():
+    plain = mail()
+    plain.add_alternative('<p class="name">The text</p>', subtype="html")
+    assert not may_carry(plain.as_bytes())
+    assert expand(plain.as_bytes(), ".eml") == []
+    outer = mail()
+    outer.add_attachment(mail())
+    named = b'Content-Type: multipart/mixed; boundary="x"\n\n--x\nContent-Type: application/pdf;\n NAME*0="a.pdf"\n\nx\n--x--\n'
+    for data in (mail(("a.txt", b"x")).as_bytes(), outer.as_bytes(), named):
+        assert may_carry(data)
+        assert len(expand(data, ".eml")) == 1
 
 
 def test_what_is_no_mail_has_no_attachments():

@@ -77,7 +77,8 @@ def source(kind, server, path, **changes):
 def page(number, **changes):
     return {
         "id": str(number), "title": f"Page <{number}>", "version": {"number": 1},
-        "history": {"createdBy": {"username": "invented"}}, "body": {"storage": {"value": f"<p>Text of {number}.</p>"}}, **changes,
+        "history": {"createdBy": {"username": "invented"}},
+        "body": {"storage": {"value": f"<p>Text of {number}.</p>"}}, **changes,
     }  # fmt: skip
 
 
