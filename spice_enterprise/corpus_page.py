@@ -198,7 +198,7 @@ def _hidden_section(manifest: Manifest, folder: Path) -> str:
         (
             f"<bdi>{file_name(d.uri)}</bdi>",
             escape(", ".join(f"{_words(k)} {n:,}" for k, n in d.hidden)),
-            escape(", ".join(d.flags)),
+            " ".join(map(code_cell, d.flags)),
         )
         for d in odd
     ]
