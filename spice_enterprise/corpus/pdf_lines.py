@@ -120,17 +120,19 @@ class _Measure:
         )
 
     def _has_gap(self, text: str, begin: int, size: float) -> bool:
-        """Say whether a word begins further behind the one before than its length explains; one question per word."""
+        """Say whether white space is wide somewhere. Where the words begin tells where that may be: one question each."""
         if self._turn:
             return True
         x = self._sides[0]
-        before = -math.inf
-        reach = math.inf
+        end, reach = 0, math.inf
         for match in _WORD.finditer(text):
-            self._raw.FPDFText_GetCharOrigin(self._layer, self._indexes[begin + match.start()], *self._side_refs[:2])
-            if x.value - before > reach:
+            first = begin + match.start()
+            self._raw.FPDFText_GetCharOrigin(self._layer, self._indexes[first], *self._side_refs[:2])
+            here = x.value
+            if here > reach and self._box(first)[0] - self._box(end)[1] > _GAP_IN_SIZES * size:
                 return True
-            before, reach = x.value, (_MEAN_CHAR_IN_SIZES * (match.end() - match.start() + 1) + _SOUGHT_GAP_IN_SIZES) * size
+            end = begin + match.end() - 1
+            reach = here + (_MEAN_CHAR_IN_SIZES * (end - first + 2) + _SOUGHT_GAP_IN_SIZES) * size
         return False
 
     def _words(self, text: str, begin: int) -> tuple[Cell, ...]:

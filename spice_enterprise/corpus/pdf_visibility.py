@@ -238,13 +238,13 @@ def _colour_kind(colour: Colour | None, place: int, box: Box, painted: Sequence[
 
 
 def _is_tiny(raw: Any, text: _Object) -> bool:
+    if min(text.box[3] - text.box[1], text.box[2] - text.box[0]) >= _TINY_POINTS:
+        return False
     size = ctypes.c_float()
     raw.FPDFTextObj_GetFontSize(text.handle, size)
-    if text.matrix is _IDENTITY and text.box[3] - text.box[1] >= _TINY_POINTS:
-        return False
     own = _times(_matrix(raw, text.handle), text.matrix)
     points = abs(size.value) * math.hypot(own[2], own[3])
-    return points < _TINY_POINTS and min(text.box[3] - text.box[1], text.box[2] - text.box[0]) < _TINY_POINTS
+    return points < _TINY_POINTS
 
 
 def _is_apart(box: Box, page: Box) -> bool:

@@ -155,7 +155,8 @@ def page_tree_cycle():
 
 
 def form_cycle():
-    form = b"<< /Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /XObject << /X 6 0 R >> >> /Length 5 >> stream\n/X Do\nendstream"
+    form = b"<< /Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /XObject << /X 6 0 R >> >> /Length 5 >>"
+    form += b" stream\n/X Do\nendstream"
     data = pdf(b"BT /F1 12 Tf 72 700 Td (Plain words for the page) Tj ET /X Do", objects=[form])
     return data.replace(b"/Font <<", b"/XObject << /X 6 0 R >> /Font <<", 1)
 
