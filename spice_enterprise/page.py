@@ -71,7 +71,8 @@ mark.gone{background:none;color:var(--soft);padding:0;letter-spacing:-1px}
 section.card{border:1px solid var(--rule);padding:10px 14px;margin:14px 0;break-inside:avoid}
 .boxes{display:flex;flex-wrap:wrap;gap:4px 22px;margin:10px 0 0;font-size:14px}
 @media (max-width:720px){.pair{grid-template-columns:1fr}}
-@media print{.pair{break-inside:avoid}p:has(+.pair),h3{break-after:avoid}main{max-width:none;padding:0}h2{break-after:avoid}.verdict,.tiles,tr{break-inside:avoid}
+@media print{.pair{break-inside:avoid}p:has(+.pair),h3{break-after:avoid}
+main{max-width:none;padding:0}h2{break-after:avoid}.verdict,.tiles,tr{break-inside:avoid}
 body{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
 
