@@ -20,8 +20,8 @@ from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
 
-__all__ = ["NAMED_LABELS", "NAME_LABEL", "RUN", "Findings", "Lexicon", "Mentions", "find_all", "is_telling", "masked", "name_parts",
-           "settled"]  # fmt: skip
+__all__ = ["NAMED_LABELS", "NAME_LABEL", "RUN", "Findings", "Lexicon", "Mentions", "find_all", "is_telling", "masked",
+           "name_parts", "settled"]  # fmt: skip
 
 RUN: Final = re.compile(r"[^\W_]+")
 _WORD: Final = re.compile(r"(?<![\w@./\-])[^\W\d_]+(?![\w@/\-]|\.\w)")

@@ -9,7 +9,7 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 from typing import Final
 
 from spice_enterprise.corpus.rule import ANY_CASE, BY_LINE, HONORIFIC, MONTH, UPPER, Rule, rule
-from spice_enterprise.corpus.vocabulary import CONDITIONS, COUNTED, OCCUPATIONS, RELATIONS
+from spice_enterprise.corpus.vocabulary import CONDITIONS, COUNTED, JOB_ENDINGS, OCCUPATIONS, RELATIONS
 
 _NUMBER_WORD: Final = (
     r"(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ \-](?:one|two|three|four|five|six|seven|eight|nine))?"
@@ -163,10 +163,7 @@ INDIRECT_RULES: Final[tuple[Rule, ...]] = (
     rule(
         "job_line",
         "TITLE",
-        r"^[ \t?*|>\-]{0,6}(?P<v>[^\W\d_][^\W\d_]*,?(?: (?:and |of |for )?[^\W\d_]+,?){0,6}? (?:manager|director|officer|engineer|developer|designer"
-        r"|technician|technologist|scientist|operator|administrator|assistant|coordinator|representative|clerk|cashier|lineman"
-        r"|installer|repairer|tender|drafter|surgeon|consultant|analyst|specialist|advisor|adviser|supervisor|secretary|accountant"
-        r"|teacher|nurse|president|executive|partner|counsel|attorney|associate|editor|therapist|planner|inspector|worker))[ \t]*$",
+        rf"^[ \t?*|>\-]{{0,6}}(?P<v>[^\W\d_][^\W\d_]*,?(?: (?:and |of |for )?[^\W\d_]+,?){{0,6}}? (?:{JOB_ENDINGS}))[ \t]*$",
         score=0.4,
         flags=ANY_CASE | BY_LINE,
         hits=("Anna Weiss\n{Surgical technologist}\nMuster AG", "{Training and development coordinator}"),

@@ -139,7 +139,8 @@ class _Engine(SpacyNlpEngine):
 
     def docs(self, texts: Iterable[tuple[str, int]]) -> Iterator[tuple[Any, int]]:
         """Yield spaCy's reading of each text, with the number that came with it."""
-        yield from self.nlp["en"].pipe(texts, as_tuples=True, batch_size=_BATCH)
+        pipeline: Any = self.nlp
+        yield from pipeline["en"].pipe(texts, as_tuples=True, batch_size=_BATCH)
 
     def artifacts(self, doc: Any) -> NlpArtifacts:
         """Return what Presidio's context words are looked up in."""
@@ -173,7 +174,7 @@ class RuleRecognizer(EntityRecognizer):
         return [self._result(rule, span) for rule in rules for span in rule.spans(text)]
 
     def _result(self, rule: Rule, span: Span) -> RecognizerResult:
-        why = AnalysisExplanation(recognizer=rule.rule_id, original_score=span.score) if self.context else None
+        why = AnalysisExplanation(recognizer=rule.rule_id, original_score=span.score)
         metadata = {RecognizerResult.RECOGNIZER_NAME_KEY: rule.rule_id, RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: self.id}
         return RecognizerResult(span.entity, span.start, span.end, span.score, why, metadata)
 
@@ -227,7 +228,7 @@ class PresidioDetector:
         Presidio's own analyzer looks every match up in all words of its text, which takes quadratic time on a long one.
         """
         yield from self._in_small_letters(text)
-        recognizers = self.registry.recognizers
+        recognizers: list[Any] = list(self.registry.recognizers)
         entities = [entity for one in recognizers for entity in one.supported_entities]
         weak: list[RecognizerResult] = []
         for recognizer in recognizers:
@@ -235,7 +236,7 @@ class PresidioDetector:
             if recognizer.context:
                 weak += results
             else:
-                yield from (_span(result) for result in results if result.score >= MIN_SCORE)
+                yield from (as_span(result) for result in results if result.score >= MIN_SCORE)
         waiting = deque(sorted(weak, key=lambda result: (result.start, result.end, result.entity_type)))
         pieces = ((as_prose(piece), start) for start, piece in windows(text) if not piece.isspace())
         for doc, start in self._engine.docs(pieces):
@@ -256,10 +257,10 @@ class PresidioDetector:
         """Yield the weak matches in one window that are sure enough with the words before them."""
         local = [_moved(result, -offset) for result in results]
         artifacts = self._engine.artifacts(doc)
-        raised = LemmaContextAwareEnhancer().enhance_using_context(doc.text, local, artifacts, self.registry.recognizers)
+        raised = LemmaContextAwareEnhancer().enhance_using_context(doc.text, local, artifacts, list(self.registry.recognizers))
         for result in raised:
             if result.score >= MIN_SCORE:
-                yield _span(_moved(result, offset))
+                yield as_span(_moved(result, offset))
 
 
 def _named(doc: Any, offset: int) -> Iterator[Span]:
@@ -274,7 +275,8 @@ def _named(doc: Any, offset: int) -> Iterator[Span]:
             start = end + 1
 
 
-def _span(result: RecognizerResult) -> Span:
+def as_span(result: RecognizerResult) -> Span:
+    """Return a finding of Presidio's under our label, if we have another one for it."""
     entity = _LABELS.get(result.entity_type, result.entity_type)
     name = result.recognition_metadata[RecognizerResult.RECOGNIZER_NAME_KEY]
     return Span(start=result.start, end=result.end, entity=entity, score=float(result.score), detector=name)

@@ -20,6 +20,12 @@ research assistant, researcher, sailor, salesman, sculptor, seamstress, security
 singer, soldier, stockbroker, student, surgeon, tailor, teacher, technician, veterinarian, waiter, waitress, watchman,
 welder, writer
 """
+_JOB_ENDINGS: Final = """
+manager, director, officer, engineer, developer, designer, technician, technologist, scientist, operator, administrator,
+assistant, coordinator, representative, clerk, cashier, lineman, installer, repairer, tender, drafter, surgeon, consultant,
+analyst, specialist, advisor, adviser, supervisor, secretary, accountant, teacher, nurse, president, executive, partner,
+counsel, attorney, associate, editor, therapist, planner, inspector, worker
+"""
 _RELATIONS: Final = """
 mother, father, brother, sister, wife, husband, son, daughter, uncle, aunt, cousin, niece, nephew, grandmother, grandfather,
 spouse, parents, children
@@ -60,6 +66,7 @@ def _alternatives(words: str) -> str:
 
 
 OCCUPATIONS: Final = _alternatives(_OCCUPATIONS)
+JOB_ENDINGS: Final = _alternatives(_JOB_ENDINGS)
 RELATIONS: Final = _alternatives(_RELATIONS)
 CONDITIONS: Final = _alternatives(_CONDITIONS)
 COUNTED: Final = _alternatives(_COUNTED)
