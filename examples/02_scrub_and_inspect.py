@@ -9,7 +9,7 @@ Not here: names in running prose where the NER model is not installed; then only
 import secrets
 
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.scrub import Scrubbed, Scrubber
+from spice_enterprise.corpus.scrub import Scrubber
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.policy import load_pii
 from spice_enterprise.protocols import Detector
@@ -31,16 +31,16 @@ def detector() -> Detector:
         return PatternDetector()
 
 
-def main() -> Scrubbed:
+def main() -> tuple[tuple[str, int], ...]:
     """Scrub the letter and print what happened."""
     scrubber = Scrubber(load_pii(), detector(), secrets.token_bytes(32))
-    scrubbed = scrubber.scrub_document(LETTER)
-    print(scrubbed.text)
+    rendered, scrubbed = scrubber.scrub(LETTER)
+    print(rendered.text)
     for entity, count in scrubbed.removed:
         print(f"{entity:<12} {count}")
-    for redaction in scrubbed.redactions:
+    for redaction in rendered.redactions:
         print(f"{redaction.start:>4} to {redaction.end:<4} {redaction.entity}")
-    return scrubbed
+    return scrubbed.removed
 
 
 if __name__ == "__main__":

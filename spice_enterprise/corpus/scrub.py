@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
-from spice_enterprise.config import EMBEDDED_MODEL
+from spice_enterprise.config import IngestConfig
 from spice_enterprise.corpus.detectors import PatternDetector
 from spice_enterprise.corpus.finding import NAME_LABEL, RUN, Mentions, is_telling, masked, name_parts, settled
 from spice_enterprise.corpus.quality import RunningLines
@@ -140,6 +140,19 @@ class Scrubber:
             code="E_RESIDUE",
             hint="the document is left out; tell us its kind if this happens often",
         )
+
+    def scrub(self, text: str) -> tuple[Rendered, Scrubbed]:
+        """Scrub a text that stands alone; return its final form, and what the first pass counted.
+
+        Raises `ScrubError` as `scrub_document` does.
+        """
+        scrubbed = self.scrub_document(text)
+        tags = {match.group() for match in PLACEHOLDER.finditer(scrubbed.text)}
+        index = ValueIndex(self._key)
+        index.add(scrubbed.entries)
+        sweeper = Sweeper(self._policy, self._key, index, frozenset(scrubbed.name_parts))
+        final = {**assign(tags, self._policy, sweeper.is_real), **dict(scrubbed.renderings)}
+        return sweeper.with_final(final).render(scrubbed.text), scrubbed
 
     def scrub_name(self, name: str) -> str:
         """Return a relative path without what is detected in it; the suffix of a known kind of file stays."""
@@ -338,13 +351,12 @@ def excerpt(text: ScrubbedText, start: int, end: int) -> ScrubbedText:
 
 
 @lru_cache(maxsize=4)
-def _default_scrubber(policy_path: str | None) -> tuple[PiiPolicy, Scrubber]:
-    """Return a policy and a scrubber with it, the packaged NER model and a key of this process."""
+def _default_scrubber(policy_path: str | None) -> Scrubber:
+    """Return a scrubber with a policy, the packaged NER model and a key of this process."""
     # not at the top: loading a model library is for those who ask for the defaults
-    from spice_enterprise.corpus.presidio import PresidioDetector, resolve_ner_model  # noqa: PLC0415
+    from spice_enterprise.corpus.detection import make_detector  # noqa: PLC0415
 
-    policy = load_pii(policy_path)
-    return policy, Scrubber(policy, PresidioDetector(resolve_ner_model(EMBEDDED_MODEL)), secrets.token_bytes(32))
+    return Scrubber(load_pii(policy_path), make_detector(IngestConfig()), secrets.token_bytes(32))
 
 
 def detect(text: str) -> list[tuple[int, int, str]]:
@@ -352,8 +364,7 @@ def detect(text: str) -> list[tuple[int, int, str]]:
 
     `text[start:end]` is the value. Raises `ScrubError` when the NER model is missing: without it, names would go unseen.
     """
-    _, scrubber = _default_scrubber(None)
-    return [(span.start, span.end, span.entity) for span in scrubber.find_all(text)]
+    return [(span.start, span.end, span.entity) for span in _default_scrubber(None).find_all(text)]
 
 
 def scrub(text: str, policy: str | None = None) -> str:
@@ -361,8 +372,5 @@ def scrub(text: str, policy: str | None = None) -> str:
 
     Placeholders are the same for one value within a process. Raises `ScrubError` rather than return text with residue.
     """
-    loaded, scrubber = _default_scrubber(policy)
-    scrubbed = scrubber.scrub_document(text)
-    tags = {match.group() for match in PLACEHOLDER.finditer(scrubbed.text)}
-    final = {**assign(tags, loaded, lambda candidate: False), **dict(scrubbed.renderings)}
-    return render(scrubbed.text, final)[0]
+    rendered, _ = _default_scrubber(policy).scrub(text)
+    return rendered.text

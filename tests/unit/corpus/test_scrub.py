@@ -276,7 +276,7 @@ def test_excerpts_carry_their_own_redactions():
 
 def test_the_stable_entry_points_use_the_default_policy(monkeypatch):
     default = scrubber()
-    monkeypatch.setattr(module, "_default_scrubber", lambda path: (load_pii(path), default))
+    monkeypatch.setattr(module, "_default_scrubber", lambda path: default)
     text = "Dear Ms. Weiss, call 10.1.2.3"
     assert [(text[a:b], label) for a, b, label in module.detect(text)] == [("Weiss", "PERSON"), ("10.1.2.3", "IP_ADDRESS")]
     assert PLACEHOLDER.findall(module.scrub(text)) == ["PERSON", "IP_ADDRESS"]
