@@ -89,8 +89,7 @@ def read_csv(data: bytes, notes: Notes) -> list[str]:
     text = decode(data, notes)
     csv.field_size_limit(MAX_FIELD_CHARS)
     rows = _rows(text, _delimiter(text))
-    _check_shape(rows)
-    return ["\n".join(rows_as_text(rows))]
+    return ["\n".join(line for table in _tables(rows) for line in rows_as_text(table))]
 
 
 def _delimiter(text: str) -> str:
@@ -122,22 +121,33 @@ def _rows(text: str, delimiter: str) -> list[list[str]]:
     return rows
 
 
-def _check_shape(rows: Sequence[Sequence[str]]) -> None:
-    """Refuse a row with another number of fields than its table: its values would stand under wrong names.
+def _tables(rows: Sequence[list[str]]) -> list[list[list[str]]]:
+    """Return the tables of a file. An empty row ends one, unless the next has as many fields: then it was only a gap.
 
-    An empty row ends a table; a row of one field is a title.
+    Raises:
+        ParseError: `E_PARSE` for a row with another number of fields than its table: its values would stand under wrong names.
     """
-    number = 0
+    tables: list[list[list[str]]] = []
+    widths: list[int] = []
+    above = 0
     for is_table, block in itertools.groupby(rows, key=lambda row: any(cell.strip() for cell in row)):
-        table = list(block)
+        found = list(block)
         if is_table:
-            _check_table(table, number)
-        number += len(table)
+            width = _width(found, above)
+            if widths and widths[-1] == width:
+                tables[-1] += found
+            else:
+                tables.append(found)
+                widths.append(width)
+        above += len(found)
+    return tables
 
 
-def _check_table(table: Sequence[Sequence[str]], above: int) -> None:
-    widths = Counter(len(row) for row in table if len(row) > 1)
-    usual = widths.most_common(1)[0][0] if widths else 1
+def _width(table: Sequence[Sequence[str]], above: int) -> int:
+    """Return how many fields the rows of a table have; a row of one field is a title."""
+    counts = Counter(len(row) for row in table if len(row) > 1)
+    usual = counts.most_common(1)[0][0] if counts else 1
     for number, row in enumerate(table, start=above + 1):
         if 1 < len(row) < usual or any(row[usual:]):
             raise bad("E_PARSE", f"row {number} of the table has another number of fields than the rest")
+    return usual
