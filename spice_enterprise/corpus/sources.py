@@ -123,7 +123,7 @@ class FolderSource(ListedSource):
         with os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(limit + 1)
         after = os.fstat(handle)
-        if (after.st_size, after.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns) or len(data) != facts.st_size:
+        if (after.st_size, after.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
             return CHANGED
         label = "" if self._listing.acl_label else posix_label(facts)
         return Opened(data=data, acl_label=label, owner=_user(facts.st_uid))

@@ -140,9 +140,14 @@ def test_declared_sizes_are_not_believed():
 
 
 def test_overlapping_entries():
-    data = make_zip(("a.txt", "x" * 50), ("b.txt", "y" * 50), method=zipfile.ZIP_STORED)
-    second = data.rindex(b"PK\x01\x02")
-    assert code_of(patched(data, second + 42, "<I", 0), ".zip") == "E_PARSE"
+    inner = make_zip(("b.txt", "y" * 50), method=zipfile.ZIP_STORED)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a.txt", inner[: inner.index(b"PK\x01\x02")])
+        (within,) = zipfile.ZipFile(io.BytesIO(inner)).infolist()
+        within.header_offset = 30 + len("a.txt")
+        archive.filelist.append(within)
+    assert code_of(buffer.getvalue(), ".zip") == "E_PARSE"
 
 
 def test_damaged_and_truncated_archives():

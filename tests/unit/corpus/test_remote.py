@@ -135,7 +135,7 @@ def test_a_file_that_changes_after_it_was_listed(memory):
     found = source("memory://d")
     walk = found.documents()
     first = next(walk)
-    memory.pipe("/d/b.txt", b"longer")
+    memory.pipe("/d/b.txt", b"w")
     memory.rm("/d/c.txt")
     assert [(item.uri, item.code) for item in walk] == [("b.txt", "E_IO"), ("c.txt", "E_IO")]
     memory.pipe("/d/a.txt", b"w")
