@@ -432,6 +432,16 @@ class Assembly:
         is_same = any(thing.digest == promotion.adapter_digest for thing in last.subject)
         return f"sha256:{leaf_hash(last.line).hex()}" if is_same else None
 
+    def is_forgotten(self, adapter_digest: str) -> bool:
+        """True when the log says that a document was forgotten from which this adapter learned."""
+        if self._given.audit is not None:
+            return False
+        from spice_enterprise.audit import open_trail
+
+        self.audit  # noqa: B018 - opens the log, so that there is a trail to read
+        forgotten = open_trail(self.config.workspace_dir).events("document.forgotten")
+        return any(thing.digest == adapter_digest for record in forgotten for thing in record.inputs)
+
     @cached_property
     def window(self) -> Window:
         """MLflow, or nothing when tracking is off."""

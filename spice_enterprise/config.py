@@ -199,7 +199,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> JobCo
     data = read_yaml(path, ConfigError)
     here = path.parent.resolve()
     for key in ("corpus", "workspace"):
-        if isinstance(data.get(key), str):
+        if isinstance(data.get(key), str) and "://" not in data[key]:
             data[key] = str(here / data[key])
     if isinstance(data.get("base_model"), str) and (here / data["base_model"]).is_dir():
         data["base_model"] = str(here / data["base_model"])

@@ -285,7 +285,17 @@ class SpiceAdapterJob:
         return promotion
 
     def _log_move(self, promotion: Promotion) -> str:
-        """Log a pointer move, once: a crash between the record and the pointer must not log it twice."""
+        """Log a pointer move, once: a crash between the record and the pointer must not log it twice.
+
+        Raises `ReleaseError` E_FORGOTTEN, and so stops the move, for an adapter that learned from a forgotten document.
+        """
+        if self._parts.is_forgotten(promotion.adapter_digest):
+            raise ReleaseError(
+                "it learned from a document that was forgotten",
+                code="E_FORGOTTEN",
+                record_id=promotion.adapter_id,
+                hint="train again without the document, or retire the adapter",
+            )
         event = "promotion.executed" if promotion.kind == "promote" else "rollback.executed"
         logged = self._parts.logged_move(event, promotion)
         if logged is not None:

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -51,6 +51,8 @@ class _Tally:
     done: int = 0
     pages: int = 0
     removed: int = 0
+    resumed: int = 0
+    """Documents that an earlier run of the same settings prepared."""
     size_bytes: int = 0
     digests: list[str] = field(default_factory=list)
     """Keyed digests of the documents that are staged, in listing order."""
@@ -120,21 +122,21 @@ class CorpusIngestor:
         workers = None if self._preparer else Workers(self._worker_settings(), self._config.workers)
         batches = _batches(self._listed(source, stage, tally))
         try:
-            if workers:
-                outcomes = workers.map(batches)
-            else:
-                assert self._preparer is not None  # noqa: S101 - one of the two is there
-                prepare = here(self._preparer)
-                outcomes = ((batch, prepare(batch)) for batch in batches)
-            for batch, results in outcomes:
+            for batch, results in self._outcomes(batches, workers):
                 for document, outcome in zip(batch.documents, results, strict=True):
                     self._settle(document, outcome, stage, tally)
-                tally.done += len(results)
-                on_progress(_progress("scrubbed", tally))
+                    on_progress(_progress("scrubbed", tally))
         finally:
             if workers:
                 workers.close()
         return tally
+
+    def _outcomes(self, batches: Iterator[Batch], workers: Workers | None) -> Iterator[tuple[Batch, Iterable[Outcome]]]:
+        if workers is not None:
+            return workers.map(batches)
+        assert self._preparer is not None  # noqa: S101 - one of the two is there
+        prepare = here(self._preparer)
+        return ((batch, prepare(batch)) for batch in batches)
 
     def _listed(self, source: Source, stage: Stage, tally: _Tally) -> Iterator[tuple[Document, bytes]]:
         """Yield the documents that still have to be prepared, with their bytes."""
@@ -165,12 +167,15 @@ class CorpusIngestor:
         tally.digests.append(document.keyed_digest)
         tally.done += 1
         tally.isolations.add(prepared.isolation)
+        tally.resumed += 1
         tally.pages += prepared.document.pages
+        tally.removed += sum(count for _, count in prepared.removed)
         tally.size_bytes += document.size_bytes
         return True
 
     def _settle(self, document: Document, outcome: Outcome, stage: Stage, tally: _Tally) -> None:
         """Stage a prepared document, or note why there is none."""
+        tally.done += 1
         tally.size_bytes += document.size_bytes
         if isinstance(outcome.result, Rejection):
             tally.rejections.append(outcome.result)
@@ -298,6 +303,7 @@ def _progress(message: str, tally: _Tally) -> Progress:
         ("pages", float(tally.pages)),
         ("removed", float(tally.removed)),
         ("quarantined", float(len(tally.rejections))),
+        ("resumed", float(tally.resumed)),
         ("size_bytes", float(tally.size_bytes)),
     )
     return Progress(stage=STAGE, message=message, done=tally.done, total=tally.listed, numbers=numbers)

@@ -9,7 +9,7 @@ Not here: what the documents show about one another (`finishing.py`); processes 
 import dataclasses
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -46,11 +46,12 @@ class Preparer:
         options = ParseOptions(carried=policy.carried_fields(), parser=config.parser, ocr=config.ocr)
         self._sandbox = Sandbox(is_required=_is_required(config, policy), options=options)
 
-    def prepare(self, documents: Sequence[Document], contents: Sequence[bytes]) -> list[Outcome]:
-        """Return one outcome per document, in order."""
+    def prepare(self, documents: Sequence[Document], contents: Sequence[bytes]) -> Iterator[Outcome]:
+        """Yield one outcome per document, in order; all are parsed first, because they share a parser child."""
         raw = [RawDocument(suffix=PurePosixPath(d.uri).suffix, data=data) for d, data in zip(documents, contents, strict=True)]
         parsed = self._sandbox.parse(raw)
-        return [self._scrub(document, result) for document, result in zip(documents, parsed, strict=True)]
+        for document, result in zip(documents, parsed, strict=True):
+            yield self._scrub(document, result)
 
     def _scrub(self, document: Document, parsed: Parsed | Unparsed) -> Outcome:
         if isinstance(parsed, Unparsed):

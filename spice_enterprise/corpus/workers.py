@@ -57,7 +57,7 @@ class WorkerSettings:
         return Preparer(self.config, self.policy, scrubber, self.key)
 
 
-Prepare = Callable[[Batch], list[Outcome]]
+Prepare = Callable[[Batch], Iterable[Outcome]]
 
 
 def here(preparer: Preparer) -> Prepare:
@@ -77,7 +77,7 @@ class Workers:
             self._idle.put(None)
         self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="spice-worker")
 
-    def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+    def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Iterable[Outcome]]]:
         """Yield each batch with its outcomes, in order, drawing few batches ahead."""
         waiting: deque[tuple[Batch, Future[list[Outcome]]]] = deque()
         for batch in batches:
@@ -198,7 +198,7 @@ def main() -> None:
         batch = _received(json.loads(line), sys.stdin.buffer)
         try:
             preparer = preparer or settings.preparer()
-            outcomes = preparer.prepare(batch.documents, batch.contents)
+            outcomes = list(preparer.prepare(batch.documents, batch.contents))
             _say(answers, {"outcomes": [_encoded(outcome) for outcome in outcomes]})
         except SpiceError as error:
             _say(answers, {"error": error.message, "code": error.code, "hint": error.hint})
