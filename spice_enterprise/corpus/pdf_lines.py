@@ -201,14 +201,14 @@ def page_blocks(lines: Sequence[Line], usual_points: float) -> Iterator[str]:
     lengths = sorted(len(line.text) for line in lines if len(line.cells) < 2)
     width = lengths[int(_USUAL_SHARE * (len(lengths) - 1))] if lengths else 0
     is_mostly_bold = sum(line.is_bold for line in lines) > len(lines) / 2
-    usual_gap = _usual_gap(lines)
+    gap = usual_gap(lines)
     prose: list[str] = []
     place = 0
     while place < len(lines):
         end = _table_end(lines, place)
         level = 0 if end > place else _level(lines[place], usual_points, is_bold_odd=not is_mostly_bold)
         if end == place and not level:
-            prose += [""] if place and _is_apart(lines[place - 1], lines[place], usual_gap) else []
+            prose += [""] if place and is_apart(lines[place - 1], lines[place], gap) else []
             prose.append(lines[place].text)
             place += 1
             continue
@@ -227,14 +227,16 @@ def _gap_points(above: Line, line: Line) -> float:
     return (line.top - above.bottom) * line.page_points
 
 
-def _usual_gap(lines: Sequence[Line]) -> float:
+def usual_gap(lines: Sequence[Line]) -> float:
+    """Return the space between most lines of a page and the next ones, in points."""
     gaps = sorted(gap for above, line in pairwise(lines) if (gap := _gap_points(above, line)) > 0)
     return gaps[len(gaps) // 2] if gaps else 0.0
 
 
-def _is_apart(above: Line, line: Line, usual_gap: float) -> bool:
+def is_apart(above: Line, line: Line, usual_points: float) -> bool:
+    """Say whether the space between two lines is that between paragraphs."""
     size = max(line.size_points, above.size_points)
-    return above.size_points > 0 and _gap_points(above, line) > usual_gap + _PARAGRAPH_GAP_IN_SIZES * size
+    return above.size_points > 0 and _gap_points(above, line) > usual_points + _PARAGRAPH_GAP_IN_SIZES * size
 
 
 def _level(line: Line, usual_points: float, *, is_bold_odd: bool) -> int:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from spice_enterprise.corpus.pdf_lines import Line, body_points
+from spice_enterprise.corpus.pdf_lines import Line, body_points, is_apart, usual_gap
 
 _MARGIN: Final = 0.15
 _NUMBER_MARGIN: Final = 0.25
@@ -82,7 +82,25 @@ def _margin(page: Sequence[Line]) -> _Margins:
             found["headers"].append((line.top, i, shape))
         elif line.top >= 1 - margin if is_placed else i >= len(page) - _EDGE_LINES:
             found["footers"].append((-line.bottom, i, shape))
-    return {i: (kind, shape) for kind, lines in found.items() for _, i, shape in sorted(lines)[:_EDGE_LINES]}
+    return {i: (kind, shape) for kind, lines in found.items() for i, shape in _edge(page, sorted(lines))}
+
+
+def _edge(page: Sequence[Line], lines: Sequence[tuple[float, int, str]]) -> list[tuple[int, str]]:
+    """Return the lines at the edge that are set apart from the text, or the outermost where no places are known.
+
+    Lines that the text goes on from without a gap are the text's own, like the form of a letter that many pages share.
+    """
+    if not lines or page[lines[0][1]].page_points <= 0:
+        return [(i, shape) for _, i, shape in lines[:_EDGE_LINES]]
+    order = sorted(range(len(page)), key=lambda i: page[i].top, reverse=lines[0][0] < 0)
+    gap = usual_gap(page)
+    for n, (outer, inner) in enumerate(pairwise(order), start=1):
+        if n > _EDGE_LINES:
+            break
+        pair = sorted((page[outer], page[inner]), key=lambda line: line.top)
+        if is_apart(pair[0], pair[1], gap) or abs(pair[0].size_points - pair[1].size_points) >= _SMALLER_POINTS:
+            return [(i, shape) for _, i, shape in lines if i in order[:n] or _PAGE_NUMBER.fullmatch(shape)]
+    return [(i, shape) for _, i, shape in lines if _PAGE_NUMBER.fullmatch(shape)]
 
 
 def shape_of(text: str) -> str:

@@ -203,3 +203,15 @@ def test_metadata_and_comments_come_only_where_they_are_carried():
     (text,) = parse(data, ".pdf", ParseOptions(carried=("metadata", "comments"))).pages
     assert "Author: the author" in text
     assert "Comment: the comment" in text
+
+
+def test_lines_that_pages_share_are_text_where_the_text_goes_on_from_them():
+    def page_of(name):
+        def page(canvas):
+            canvas.setFont("Helvetica", 10)
+            lines(canvas, ["Letter of acceptance", "By its manager", "In the name of", name, "we accept the order."], top=800)
+
+        return page
+
+    pages = parse(drawn(*(page_of(name) for name in ("Alder", "Birch", "Cedar", "Elm"))), ".pdf").pages
+    assert all(page.startswith("Letter of acceptance\nBy its manager\nIn the name of\n") for page in pages)
