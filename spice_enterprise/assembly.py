@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from spice_enterprise import durable, offline
-from spice_enterprise.config import JobConfig, cache_dir, tracking_host, tracking_uri, vault_key
+from spice_enterprise.config import JobConfig, cache_dir, source_secret, tracking_host, tracking_uri, vault_key
 from spice_enterprise.corpus.corpus_files import MadeCorpus, is_corpus
 from spice_enterprise.errors import PolicyError
 from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, Policy, load_gate, load_guardrails, load_pii
@@ -98,9 +98,12 @@ class Assembly:
         """Where the documents are: a folder, or a place that the policy allows by its URL."""
         if self._given.source is not None:
             return self._given.source
-        from spice_enterprise.corpus.sources import FolderSource
+        if is_corpus(Path(self.config.corpus)):
+            return MadeCorpus(Path(self.config.corpus), self.pii_policy)
+        from spice_enterprise.corpus.opening import open_source
 
-        return FolderSource(Path(self.config.corpus), self._listing())
+        allowed = self.pii_policy.sources.allow_urls
+        return open_source(self.config.corpus, self._listing(), allow_urls=allowed, secret=source_secret)
 
     def _listing(self) -> "Listing":
         from spice_enterprise.corpus.listing import Listing
@@ -137,9 +140,8 @@ class Assembly:
         """Read, scrub, cut, split; or the corpus that `ingest --out` made of the folder before."""
         if self._given.ingestor is not None:
             return self._given.ingestor
-        folder = Path(self.config.corpus)
-        if is_corpus(folder):
-            return MadeCorpus(folder, self.pii_policy)
+        if isinstance(self.source, MadeCorpus):
+            return self.source
         return self.ingestor_into(self._store.run_dir / "corpus")
 
     def ingestor_into(self, folder: Path) -> "CorpusIngestor":

@@ -180,6 +180,11 @@ def vault_key() -> str | None:
     return os.environ.get("SPICE_VAULT_KEY")
 
 
+def source_secret() -> str:
+    """Return the password or token of a mailbox or wiki from the environment; empty when it is not set."""
+    return os.environ.get("SPICE_SOURCE_SECRET", "")
+
+
 def tracking_uri(config: JobConfig) -> str:
     """Return the MLflow URI: config, then `MLFLOW_TRACKING_URI`, then the workspace's SQLite file."""
     from_environment = os.environ.get("MLFLOW_TRACKING_URI")

@@ -211,6 +211,8 @@ class SpiceAdapterJob:
         )
 
     def _refuse_other_documents(self, stored: Corpus) -> None:
+        if "://" in self.config.corpus:
+            return  # a remote place is not read a second time
         listed = {found.keyed_digest for found in self._parts.source.documents() if isinstance(found, Document)}
         known = {document.keyed_digest for document in stored.documents}
         gone = len(known - listed)

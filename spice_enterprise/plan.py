@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.config import EMBEDDED_MODEL, JobConfig
+from spice_enterprise.corpus.corpus_files import is_corpus, read_documents
 from spice_enterprise.errors import ConfigError, PolicyError
 from spice_enterprise.policy import GatePolicy, Policy, Superiority, load_gate, load_guardrails, load_pii
 from spice_enterprise.release.statistics import documents_needed, smallest_provable_gain
@@ -122,6 +123,11 @@ def make_plan(config: JobConfig) -> Plan:
 
 def _corpus_files(folder: Path) -> Iterator[int]:
     """Yield the size of every plain, visible file; links are not followed, as ingestion does not follow them."""
+    if is_corpus(folder):
+        yield from (document.size_bytes for document in read_documents(folder))
+        return
+    if folder.is_file():
+        yield folder.stat().st_size
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -132,10 +138,12 @@ def _corpus_files(folder: Path) -> Iterator[int]:
 
 def _corpus_problems(config: JobConfig, count: int) -> Iterator[str]:
     folder = Path(config.corpus)
+    if "://" in config.corpus:
+        return  # what is there shows when it is read
     if not folder.exists():
         yield f"corpus: {folder} does not exist"
-    elif not folder.is_dir():
-        yield f"corpus: {folder} is not a folder"
+    elif folder.is_file():
+        return  # an archive shows what it holds when it is opened
     elif count == 0:
         yield f"corpus: {folder} holds no files"
     elif count < MIN_DOCUMENTS:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from spice_enterprise import durable
-from spice_enterprise.errors import CorpusError, IntegrityError
+from spice_enterprise.errors import CorpusError, IntegrityError, SourceError
 from spice_enterprise.policy import PiiPolicy
 from spice_enterprise.protocols import Corpus, Counts, Manifest, OnProgress, Progress, Source
 from spice_enterprise.records import Chunk, Document, FileDigest, Rejection, canonical_json, decode, digest_of
@@ -172,11 +172,19 @@ def load_corpus(folder: Path) -> Corpus:
 
 
 class MadeCorpus:
-    """The corpus stage for a folder that `ingest --out` has written: nothing is read or scrubbed again."""
+    """Source and corpus stage of a folder that `ingest --out` has written: nothing is read or scrubbed again."""
 
     def __init__(self, folder: Path, policy: PiiPolicy) -> None:
         self._folder = folder
         self._policy = policy
+
+    def documents(self) -> Iterator[Document | Rejection]:
+        """List the documents that the corpus was made of."""
+        yield from read_documents(self._folder)
+
+    def read(self, document: Document) -> bytes:
+        """Refuse: the originals are not here. Raises `SourceError` E_IO."""
+        raise SourceError("a made corpus holds no originals", code="E_IO", record_id=document.document_id)
 
     def ingest(self, source: Source, on_progress: OnProgress) -> Corpus:
         """Return the corpus of the folder; `source` is not asked.

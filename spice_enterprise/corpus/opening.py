@@ -11,13 +11,13 @@ from pathlib import Path
 from spice_enterprise.corpus.listing import ListedSource, Listing
 from spice_enterprise.corpus.mailbox import ImapSource
 from spice_enterprise.corpus.remote import FsspecSource
-from spice_enterprise.corpus.sources import FolderSource
+from spice_enterprise.corpus.sources import FileSource, FolderSource
 from spice_enterprise.corpus.urls import Secret
 from spice_enterprise.corpus.wiki import ConfluenceSource, SharePointSource
 
 
 def open_source(corpus: str, listing: Listing, *, allow_urls: tuple[str, ...], secret: Secret) -> ListedSource:
-    """Return the source of a path, `imap(s)://`, `confluence+https://`, `sharepoint+https://` or any other URL.
+    """Return the source of a folder, a file, `imap(s)://`, `confluence+https://`, `sharepoint+https://` or any other URL.
 
     Args:
         corpus: A local folder or a URL without credentials.
@@ -31,7 +31,8 @@ def open_source(corpus: str, listing: Listing, *, allow_urls: tuple[str, ...], s
     """
     scheme = corpus.partition("://")[0] if "://" in corpus else ""
     if not scheme:
-        return FolderSource(Path(corpus), listing)
+        path = Path(corpus)
+        return FileSource(path, listing) if path.is_file() else FolderSource(path, listing)
     if scheme in ("imap", "imaps"):
         return ImapSource(corpus, listing, allow_urls=allow_urls, password=secret)
     if scheme.startswith("confluence+"):

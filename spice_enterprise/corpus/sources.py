@@ -129,6 +129,17 @@ class FolderSource(ListedSource):
         return Opened(data=data, acl_label=label, owner=_user(facts.st_uid))
 
 
+class FileSource(FolderSource):
+    """One local file, such as an archive or a mail with its attachments."""
+
+    def __init__(self, path: Path, listing: Listing) -> None:
+        super().__init__(path.parent, listing)
+        self._only = path.name
+
+    def _names(self) -> Iterator[str]:
+        yield self._only
+
+
 def posix_label(facts: os.stat_result) -> str:
     """Return who may see a file, as its group and mode say: `posix:legal:0640`."""
     return f"posix:{_group(facts.st_gid)}:{stat.S_IMODE(facts.st_mode):04o}"
