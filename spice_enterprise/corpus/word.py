@@ -270,14 +270,11 @@ def _pieces(run: Any, reader: _Reader) -> Iterator[str]:
 
 def _drawing(drawing: Any, reader: _Reader) -> Iterator[str]:
     """Collect the text boxes of a drawing once, though it is stored in two versions; yield its description if carried."""
-    choices = drawing.findall(f"{_MC}Choice")
-    versions = choices[:1] or [drawing]
-    for version in versions:
-        reader.boxes += [box for box in version.iter(f"{W}txbxContent") if not _is_in_box(box, version)]
-        if reader.notes.carries("alt_text"):
-            for element in version.iter(_DOC_PR):
-                if description := (element.get("descr") or "").strip():
-                    yield f" ({carried_line('Picture', description)})"
+    reader.boxes += [box for box in drawing.iter(f"{W}txbxContent") if not _is_in_box(box, drawing)]
+    if reader.notes.carries("alt_text"):
+        for element in drawing.iter(_DOC_PR):
+            if description := (element.get("descr") or "").strip():
+                yield f" ({carried_line('Picture', description)})"
 
 
 def _is_in_box(box: Any, top: Any) -> bool:
