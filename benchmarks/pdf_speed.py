@@ -4,6 +4,7 @@
 CPU-second, peak resident memory, and the ratio to this package's reader.
 
 - `spice parse`: the reader in a process of its own, library import included.
+- `spice parse, started`: the same after the imports, as from a child's second document on.
 - `spice sandbox`: as ingestion uses it, in the throw-away child; the figures are of the child.
 - `pdfium text`: pypdfium2's plain text without headings, tables, visibility and running lines: the floor.
 - rivals: pypdf, pdfminer.six, pdfplumber and unstructured `fast`, where `--rival-python` has them.
@@ -46,6 +47,15 @@ for parsed in Sandbox(is_required=False).parse(documents):
     pages += len(parsed.pages); characters += sum(map(len, parsed.pages))
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([pages, characters, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+""",
+    "spice parse, started": """
+from spice_enterprise.corpus.parsers import parse
+parse(open(files[0], "rb").read(), ".pdf")
+before = clock()
+for name in files:
+    found = parse(open(name, "rb").read(), ".pdf").pages
+    pages += len(found); characters += sum(map(len, found))
+print(json.dumps([pages, characters, clock() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """,
     "pdfium text": """
 import pypdfium2
