@@ -5,7 +5,7 @@ CPU-second, peak resident memory, and the ratio to this package's reader.
 
 - `spice parse`: the reader in a process of its own, library import included.
 - `spice parse, started`: the same after the imports, as from a child's second document on.
-- `spice sandbox`: as ingestion uses it, in the throw-away child; the figures are of the child.
+- `spice sandbox`: as ingestion uses it, in the throw-away child; the figures are of the child, its memory an upper bound.
 - `pdfium text`: pypdfium2's plain text without headings, tables, visibility and running lines: the floor.
 - rivals: pypdf, pdfminer.six, pdfplumber and unstructured `fast`, where `--rival-python` has them.
 
@@ -27,8 +27,11 @@ import json, resource, sys
 def clock():
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-def finish(pages, characters, who=resource.RUSAGE_SELF):
-    print(json.dumps([pages, characters, clock(), resource.getrusage(who).ru_maxrss / 1024]))
+def peak_mib():
+    # ru_maxrss of a new program begins at its parent's size; this does not
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+def finish(pages, characters):
+    print(json.dumps([pages, characters, clock(), peak_mib()]))
 files = sys.argv[1:]
 pages = characters = 0
 """
@@ -55,7 +58,7 @@ before = clock()
 for name in files:
     found = parse(open(name, "rb").read(), ".pdf").pages
     pages += len(found); characters += sum(map(len, found))
-print(json.dumps([pages, characters, clock() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(json.dumps([pages, characters, clock() - before, peak_mib()]))
 """,
     "pdfium text": """
 import pypdfium2
