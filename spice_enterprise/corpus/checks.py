@@ -39,10 +39,43 @@ support system systems table task tax team technical technology tel temporary te
 the their there therefore these third this those thursday ticket title to today total training treasurer treasury
 tuesday undersigned uniform unit update upper user vat vendor version vice view visitor vpn we wednesday week welcome
 what when where whereas which who will witness work worker yes you your zone
+affiliate affiliates amendment assets borrower borrowers disclosing distributor distributors dollars establishment execution
+indemnified indemnifying intellectual investor investors lender lenders licensed logo manufacturer manufacturers products
+promoter receiving recitals reseller resellers subcontractor subcontractors terminating territory trademark trademarks warranties
+warranty witnesseth
 """
 NOT_NAMES: Final = frozenset(_ORDINARY_WORDS.split())
 """Words that stand where names stand but are none. Ordinary words only: no list of names is used anywhere."""
 
+
+_STOP_WORDS: Final = """
+about above across after again against all almost alone along already also although always am among an and another any anyone
+anything are around as at back be became because become been before being below between both but by call can cannot could did
+do does done down due during each either else enough even ever every everyone everything few first for from full further get
+give go had has have he her here hers herself him himself his how however if in indeed into is it its itself just keep last
+least less made make many may me meanwhile might mine more most mostly move much must my myself namely neither never next no
+nobody none nor not nothing now nowhere of off often on once one only onto or other others our ours out over own per perhaps
+please put quite rather really same say see seem several she should show side since so some someone something sometimes still
+such take than that the their them then there therefore these they this those though through thus to together too toward under
+until up upon us used using various very via was we well were what whatever when where whether which while who whole whom whose
+why will with within without would yet you your yours yourself want need like know think told said tell asked work works help
+send sent find found look looking use new old good best great nice big small long little early late sure able possible happy
+sorry yeah okay ok hey came come coming went going gone goes met meet meets meeting took taken gave given left leave ran run sat
+stood brought bought sold paid pays lost wins won born died lived lives living moved moving started stopped opened closed
+changed called asking talking speak speaking spoke written read reading flew fly drove drive walk walking eat ate drink sleep
+play played watch watched listen heard hear felt feel feels kept held turn turned followed follow show showed shows add added
+remove removed cancel block check update updated transfer receive received request requested visit visited travel travelling
+today tomorrow yesterday tonight morning evening night week month year hour minute number numbers name names address email
+website online account bank order orders payment money price list part place home house city country street road
+restaurant office store shop school company business family friend friends child children kid kids wife husband mother father
+brother sister son daughter man woman men women guy girl boy person human baby doctor food water coffee car bus train plane
+taxi ticket book movie film show band album title story idea question answer problem reason example kind type color size
+red blue green black white high low short full empty open free right wrong true false easy hard fast slow new next last
+another everybody somebody nobody favorite favourite beautiful interesting important different difficult popular
+sorry yeah okay ok hey thanks thank bye card credit number street phone money song songs people world life thing things way
+"""
+NEVER_NAMES: Final = NOT_NAMES | frozenset(_STOP_WORDS.split())
+"""Words that a capital does not make a name, nor an initial before them ("A. Upon")."""
 
 ALSO_NAMES: Final = frozenset(
     {"april", "august", "branch", "day", "guest", "head", "june", "king", "law", "may", "page", "price", "will"}
@@ -57,6 +90,11 @@ def is_name(value: str) -> bool:
     if any(word in NOT_NAMES and word not in ALSO_NAMES for word in words):
         return False
     return any(len(word) > 1 and word not in NOT_NAMES for word in words)
+
+
+def is_initialled(value: str) -> bool:
+    """True for a name after an initial, False for the words after a letter that counts the items of a list."""
+    return is_name(value) and value.split()[-1].casefold() not in NEVER_NAMES
 
 
 def passes_luhn(value: str) -> bool:

@@ -23,6 +23,9 @@ from spice_enterprise.records import Span
 __all__ = ["NAMED_LABELS", "NAME_LABEL", "RUN", "Findings", "Lexicon", "Mentions", "find_all", "is_telling", "masked",
            "name_parts", "settled"]  # fmt: skip
 
+MODEL: Final = "spacy"
+"""The detector name of findings that have no other reason than the words around them."""
+_TERM_LABELS: Final = frozenset({"ORGANIZATION", "LOCATION", "MISC"})
 RUN: Final = re.compile(r"[^\W_]+")
 _WORD: Final = re.compile(r"(?<![\w@./\-])[^\W\d_]+(?![\w@/\-]|\.\w)")
 """A word of prose, not a piece of an address."""
@@ -97,6 +100,11 @@ class Mentions:
         elif entity not in NAMED_LABELS or not self._is_ordinary(value):
             self._lexicon.add(value, entity)
 
+    def is_term(self, span: Span, text: str) -> bool:
+        """True for what a model took for a thing's name but this document also writes in small letters ("the Services")."""
+        value = text[span.start : span.end]
+        return span.detector == MODEL and span.entity in _TERM_LABELS and not value.islower() and self._is_ordinary(value)
+
     def find(self, text: str) -> Iterator[Span]:
         """Yield the mentions of everything remembered."""
         return self._lexicon.find(text)
@@ -139,7 +147,7 @@ def find_all(text: str, detector: Detector, mentions: Mentions | None = None) ->
     """
     known = Mentions(text) if mentions is None else mentions
     plain = masked(text)
-    found = settled(detector.detect(plain), text)
+    found = settled((span for span in detector.detect(plain) if not known.is_term(span, text)), text)
     for span in found:
         if span.entity not in INDIRECT_LABELS:
             known.add(text[span.start : span.end], span.entity)

@@ -8,7 +8,7 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 
 from typing import Final
 
-from spice_enterprise.corpus.checks import is_name
+from spice_enterprise.corpus.checks import is_initialled, is_name
 from spice_enterprise.corpus.rule import (
     ANY_CASE,
     ANY_NAME,
@@ -102,9 +102,9 @@ NAME_RULES: Final[tuple[Rule, ...]] = (
         "PERSON",
         rf"(?<![\w.])(?:{INITIAL} ?){{1,2}}(?:{PARTICLE} )?[{UPPER}][^\W\d_]{{2,20}}(?:-[{UPPER}][^\W\d_]{{2,20}})?",
         score=0.7,
-        check=is_name,
+        check=is_initialled,
         hits=("and {N. Pereira}; apologies", "{J. R. van Tolk}"),
-        misses=("S. Section", "a. Beta"),
+        misses=("S. Section", "a. Beta", "A. Upon receipt"),
     ),
     rule(
         "company",

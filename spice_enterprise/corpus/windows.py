@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from spice_enterprise.corpus.checks import NOT_NAMES
+from spice_enterprise.corpus.checks import ALSO_NAMES, NEVER_NAMES
 
 WINDOW_CHARS: Final = 4_000
 _BLOCK_END: Final = re.compile(r"\n[ \t]*\n|\f")
@@ -21,21 +21,7 @@ _CAPS_LINE: Final = re.compile(r"^[^a-z\n]*[^\W\d_a-z]{2}[^a-z\n]*$", re.MULTILI
 _CAPS_WORD: Final = re.compile(r"(?<![\w])[^\W\d_][^\W\d_]{2,}")
 
 
-_STOP_WORDS: Final = """
-about above across after again against all almost alone along already also although always am among an and another any anyone
-anything are around as at back be became because become been before being below between both but by call can cannot could did
-do does done down due during each either else enough even ever every everyone everything few first for from full further get
-give go had has have he her here hers herself him himself his how however if in indeed into is it its itself just keep last
-least less made make many may me meanwhile might mine more most mostly move much must my myself namely neither never next no
-nobody none nor not nothing now nowhere of off often on once one only onto or other others our ours out over own per perhaps
-please put quite rather really same say see seem several she should show side since so some someone something sometimes still
-such take than that the their them then there therefore these they this those though through thus to together too toward under
-until up upon us used using various very via was we well were what whatever when where whether which while who whole whom whose
-why will with within without would yet you your yours yourself want need like know think told said tell asked work works help
-send sent find found look looking use new old good best great nice big small long little early late sure able possible happy
-sorry yeah okay ok hey thanks thank bye card credit number street phone money song songs people world life thing things way
-"""
-_NO_NAMES: Final = NOT_NAMES | frozenset(_STOP_WORDS.split())
+_NEVER: Final = NEVER_NAMES - ALSO_NAMES
 _PARAGRAPH: Final = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")
 _THREE_WORDS: Final = re.compile(r"[^\W\d_]{2,}[\W\d_]+[^\W\d_]{2,}[\W\d_]+[^\W\d_]{2,}")
 _SMALL_WORD: Final = re.compile(r"(?<![\w'’@./])[^\W\d_]{2,}(?![@/\w]|\.\w)")
@@ -75,7 +61,7 @@ def small_paragraphs(text: str) -> Iterator[tuple[int, int]]:
 
 def as_titles(text: str) -> str:
     """Return the text with a capital on each word that can be a name, as long as before."""
-    return _SMALL_WORD.sub(lambda word: word.group() if word.group() in _NO_NAMES else _capital(word.group()), text)
+    return _SMALL_WORD.sub(lambda word: word.group() if word.group() in NEVER_NAMES else _capital(word.group()), text)
 
 
 def _capital(word: str) -> str:
@@ -95,7 +81,12 @@ def as_prose(window: str) -> str:
 
 
 def _as_title(line: re.Match[str]) -> str:
-    return _CAPS_WORD.sub(lambda word: word.group()[0] + _lower(word.group()[1:]), line.group())
+    return _CAPS_WORD.sub(_title_word, line.group())
+
+
+def _title_word(match: re.Match[str]) -> str:
+    word = _lower(match.group())
+    return word if word in _NEVER else match.group()[0] + word[1:]
 
 
 def _lower(word: str) -> str:

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from spice_enterprise.corpus.checks import is_name, is_vin, passes_luhn, passes_mod97
-from spice_enterprise.corpus.detectors import ALL_RULES, LABELS, RULES, PatternDetector
+from spice_enterprise.corpus.detectors import ALL_RULES, LABELS, PatternDetector
 from spice_enterprise.policy import load_pii
 
 
@@ -68,9 +68,12 @@ def test_time_stays_linear_on_bait(bait):
     """50 KB of the worst text must not take much longer than four times 12 KB of it."""
     detector = PatternDetector(ALL_RULES)
 
-    def cpu_s(text):
+    def once(text):
         start = time.process_time()
         detector.detect(text)
         return time.process_time() - start
+
+    def cpu_s(text):
+        return min(once(text) for _ in range(2))
 
     assert cpu_s(bait) < 16 * max(cpu_s(bait[: len(bait) // 4]), 0.02)

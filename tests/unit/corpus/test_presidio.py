@@ -1,6 +1,7 @@
 """The NER leaf: digests, windows, and the traps of running Presidio on an NER-only pipeline."""
 
 import shutil
+import time
 
 import pytest
 
@@ -9,13 +10,7 @@ pytest.importorskip("presidio_analyzer", exc_type=ImportError)
 from spice_enterprise.corpus import presidio
 from spice_enterprise.corpus.presidio import PresidioDetector, ner_identity, resolve_ner_model
 from spice_enterprise.errors import ScrubError
-
-
-class Silent:
-    """No rules: what is found comes from Presidio."""
-
-    def detect(self, text):
-        return []
+from spice_enterprise.records import Span
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +23,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def detector(model):
-    return PresidioDetector(model, Silent())
+    return PresidioDetector(model, rules=())
+
+
+@pytest.fixture(scope="module")
+def full(model):
+    return PresidioDetector(model)
 
 
 def found(detector, text):
@@ -98,14 +98,69 @@ def test_spans_are_the_same_twice_and_in_a_long_text(detector):
     assert detector.detect("") == []
 
 
-def test_windows_cover_the_text():
-    text = "Alpha beta. " * 400 + "\n\n" + "x" * 5000 + "\fshort"
-    windows = list(presidio._windows(text))
-    assert "".join(window for _, window in windows) == text
-    assert all(text[start : start + len(window)] == window for start, window in windows)
-    assert max(len(window) for _, window in windows) <= presidio.WINDOW_CHARS
+def test_our_rules_are_presidio_recognisers_and_context_words_raise_their_scores(full):
+    assert any(isinstance(one, presidio.RuleRecognizer) and one.context for one in full.registry.recognizers)
+    assert ("9493 7477", "PHONE") in found(full, "You can reach the office at 9493 7477 today.")
+    assert ("9493 7477", "PHONE") not in found(full, "The counter stood between 9493 7477 times and less.")
 
 
-def test_the_cache_holds_no_text(detector):
-    detector.detect("Karen Cannon came.")
-    assert all(isinstance(digest, bytes) and len(digest) == 16 for digest in detector._found)
+def test_a_recogniser_can_be_added_to_the_registry(model):
+    from presidio_analyzer import Pattern, PatternRecognizer
+
+    detector = PresidioDetector(model, rules=())
+    pattern = Pattern("project", r"\bPRJ-\d{4}\b", 0.9)
+    detector.registry.add_recognizer(PatternRecognizer(supported_entity="CASE_NUMBER", patterns=[pattern]))
+    assert ("PRJ-4711", "CASE_NUMBER") in found(detector, "See PRJ-4711 please.")
+
+
+def test_what_other_detectors_find_is_added(model):
+    class Other:
+        def detect(self, text):
+            return [Span(start=0, end=5, entity="MISC", score=0.9, detector="other")]
+
+    text = "Xyzzy and Karen Cannon came."
+    assert {("Xyzzy", "MISC"), ("Karen Cannon", "PERSON")} <= found(PresidioDetector(model, rules=(), others=[Other()]), text)
+
+
+def test_small_letters_and_capitals_hide_no_names(full):
+    assert ("karen cannon", "PERSON") in found(full, "yesterday karen cannon flew from berlin to meet us.")
+    assert ("KAREN CANNON", "PERSON") in found(full, "KAREN CANNON FLEW FROM BERLIN\n\nOrdinary words follow here.")
+
+
+def test_indirect_identifiers_are_reported_under_their_own_labels(detector):
+    text = "On 3 May 2001 the Polish nurse paid 500 dollars for three years."
+    assert {("3 May 2001", "DATE"), ("three years", "DURATION")} <= {
+        (v.removeprefix("the "), e) for v, e in found(detector, text)
+    }
+    assert found(detector, "Revenue of Q3 2024 under Incoterms 2020 grew.") == set()
+
+
+def test_thinc_keeps_its_setting_outside(full):
+    from thinc.api import get_current_ops
+
+    before = get_current_ops().use_blis
+    full.detect("Karen came.")
+    assert get_current_ops().use_blis == before
+
+
+@pytest.mark.parametrize("shape", ["word ", "A", "1 ", "Anna Weiss, ", "call 555 1234 "])
+def test_time_stays_linear_in_one_long_line(full, shape):
+    full.detect("warm")
+
+    def once(chars):
+        start = time.process_time()
+        full.detect((shape * chars)[:chars])
+        return time.process_time() - start
+
+    def cpu_s(chars):
+        return min(once(chars) for _ in range(2))
+
+    assert cpu_s(16_000) < 8 * max(cpu_s(4_000), 0.05)
+
+
+@pytest.mark.slow
+def test_more_than_a_million_characters(model):
+    text = "Parts and prices are listed below. " * 29_000 + "Karen Cannon signed the list in Berlin."
+    assert len(text) > 1_000_000
+    values = found(PresidioDetector(model, rules=()), text)
+    assert ("Karen Cannon", "PERSON") in values
