@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from spice_enterprise.corpus import landlock, syscall_filter
 
-ProfileName = Literal["native", "ocr", "unstructured", "converter"]
+ProfileName = Literal["native", "ocr", "ocr_program", "unstructured", "converter"]
 NO_LAYERS: Final = "python"
 
 
@@ -50,6 +50,7 @@ PROFILES: Final[dict[ProfileName, Profile]] = {
     "native": Profile(name="native", memory_bytes=1536 << 20, cpu_s=20, wall_s=60.0, batch=20),
     # a scanned page takes about three seconds
     "ocr": Profile(name="ocr", memory_bytes=2 << 30, cpu_s=600, wall_s=900.0, batch=20),
+    "ocr_program": Profile(name="ocr_program", memory_bytes=2 << 30, cpu_s=600, wall_s=900.0, batch=20, may_start_programs=True),
     "unstructured": Profile(name="unstructured", memory_bytes=4 << 30, cpu_s=120, wall_s=300.0, batch=1),
     "converter": Profile(
         name="converter", memory_bytes=4 << 30, cpu_s=120, wall_s=300.0, batch=1,

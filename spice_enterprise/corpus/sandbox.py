@@ -33,6 +33,7 @@ from spice_enterprise.corpus.child_protocol import (
     settings_line,
 )
 from spice_enterprise.corpus.confinement import PROFILES, Profile, denies_network, weaker
+from spice_enterprise.corpus.ocr import has_rapidocr
 from spice_enterprise.corpus.reading import Parsed, ParseOptions
 from spice_enterprise.corpus.unstructured_backend import CONVERTED_SUFFIXES, FOREIGN_SUFFIXES, READABLE_SUFFIXES
 from spice_enterprise.errors import MissingExtraError, ParseError
@@ -163,7 +164,9 @@ def profile_for(suffix: str, options: ParseOptions) -> Profile:
     given = {"native": frozenset[str](), "auto": FOREIGN_SUFFIXES, "unstructured": READABLE_SUFFIXES}[options.parser]
     if suffix in given:
         return PROFILES["converter" if suffix in CONVERTED_SUFFIXES else "unstructured"]
-    return PROFILES["ocr" if options.ocr == "auto" and suffix in _SCANNED_SUFFIXES else "native"]
+    if options.ocr == "auto" and suffix in _SCANNED_SUFFIXES:
+        return PROFILES["ocr" if has_rapidocr() else "ocr_program"]
+    return PROFILES["native"]
 
 
 @contextlib.contextmanager

@@ -120,8 +120,17 @@ def test_the_weakest_child_decides_the_level(monkeypatch):
         (".png", {"parser": "unstructured", "ocr": "auto"}, "ocr"),
     ],
 )  # fmt: skip
-def test_each_parser_gets_its_own_limits(suffix, options, name):
+def test_each_parser_gets_its_own_limits(monkeypatch, suffix, options, name):
+    monkeypatch.setattr(sandbox, "has_rapidocr", lambda: True)
     assert profile_for(suffix, ParseOptions(**options)) is PROFILES[name]
+
+
+def test_tesseract_is_a_program_and_needs_a_child_that_starts_some(monkeypatch):
+    monkeypatch.setattr(sandbox, "has_rapidocr", lambda: False)
+    profile = profile_for(".pdf", ParseOptions(ocr="auto"))
+    assert profile is PROFILES["ocr_program"]
+    assert profile.may_start_programs
+    assert not PROFILES["ocr"].may_start_programs
 
 
 def test_the_child_sees_neither_the_environment_nor_a_directory_of_ours(monkeypatch):
