@@ -147,10 +147,10 @@ class Assembly:
     def ingestor_into(self, folder: Path) -> "CorpusIngestor":
         """Return the corpus stage that writes into `folder`."""
         from spice_enterprise.corpus.detection import ner_identity_of
-        from spice_enterprise.corpus.detectors import PatternDetector
         from spice_enterprise.corpus.finishing import Finisher
         from spice_enterprise.corpus.ingest import CorpusIngestor
         from spice_enterprise.corpus.preparing import Preparer
+        from spice_enterprise.corpus.second_look import SecondLook
 
         ingest, policy = self.config.ingest, self.pii_policy
         finisher = Finisher(
@@ -161,7 +161,7 @@ class Assembly:
             seed=self.config.seed,
             count_tokens=self._count_tokens,
             ner_identity=ner_identity_of(ingest),
-            second_look=PatternDetector(),
+            second_look=SecondLook(),
         )
         # a detector that the user gave is an object of this process: it cannot be sent to others
         is_here = ingest.workers == 1 or self._given.detector is not None
