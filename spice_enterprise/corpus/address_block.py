@@ -33,8 +33,10 @@ _SENTENCE: Final = re.compile(
 
 def whole_address(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the address that has `text[start:end]` in it."""
-    before = _lines_before if _begins_line(text, start) else _words_before
-    return before(text, start), _lines_after(text, _words_after(text, end))
+    before = _lines_before(text, start) if _begins_line(text, start) else start
+    if before == start:
+        before = _words_before(text, start)
+    return before, _lines_after(text, _words_after(text, end))
 
 
 def _begins_line(text: str, start: int) -> bool:

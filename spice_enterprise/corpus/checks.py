@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import Final
 
-from spice_enterprise.corpus.rule import DATE
+from spice_enterprise.corpus.rule import DATE, MONTH
 
 _ORDINARY_WORDS: Final = """
 a account accounting accounts action addendum address adjusted admin administration administrator agenda agreement all
@@ -95,6 +95,16 @@ def is_name(value: str) -> bool:
 def is_initialled(value: str) -> bool:
     """True for a name after an initial, False for the words after a letter that counts the items of a list."""
     return is_name(value) and value.split()[-1].casefold() not in NEVER_NAMES
+
+
+def is_said_name(value: str) -> bool:
+    """True for a name that only the words around it show to be one: no word of it may be an ordinary one."""
+    return is_name(value) and all(word.strip(".").casefold() not in NEVER_NAMES - ALSO_NAMES for word in value.split())
+
+
+def is_free_of_months(value: str) -> bool:
+    """False for what is a date and not a street: "3 May 2001"."""
+    return not re.search(rf"\b{MONTH}\b", value) and not any(word.casefold() in NOT_NAMES for word in value.split())
 
 
 def passes_luhn(value: str) -> bool:

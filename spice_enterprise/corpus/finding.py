@@ -205,5 +205,5 @@ def _trimmed(text: str, start: int, end: int, entity: str) -> tuple[int, int] | 
         return start, end  # "S.A." keeps its last dot
     while start < end and text[end - 1] in edge:
         end -= 1
-    is_something = sum(c.isalnum() for c in text[start:end]) >= 2
+    is_something = sum(c.isalnum() for c in text[start:end]) >= 2 and text[start:end].casefold() not in LOWER_PARTS
     return (start, end) if is_something else None

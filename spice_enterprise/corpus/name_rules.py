@@ -8,7 +8,7 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 
 from typing import Final
 
-from spice_enterprise.corpus.checks import is_initialled, is_name
+from spice_enterprise.corpus.checks import is_initialled, is_name, is_said_name
 from spice_enterprise.corpus.rule import (
     ANY_CASE,
     ANY_NAME,
@@ -87,6 +87,26 @@ NAME_RULES: Final[tuple[Rule, ...]] = (
         check=is_name,
         hits=("Reporter {Karl Macdonald} (", "Assigned to {R. Hall}; x", "prepared by {N. Liebelt}"),
         misses=("Assigned to the team", "on behalf of the company"),
+    ),
+    rule(
+        "name_said",
+        "PERSON",
+        rf"\b(?i:(?:my|her|his|their) (?:full |last |first |maiden |middle )?name is|calls? me|this is|i am called) "
+        rf"(?:{HONORIFIC}\.? )?(?P<v>{NAME})",
+        score=0.75,
+        check=is_said_name,
+        hits=("My name is {Estrid}.", "Her maiden name is {Hyyter}!", "everyone calls me {Bo}."),
+        misses=("This is The Agreement", "My name is on it", "this is Confidential"),
+    ),
+    rule(
+        "name_called",
+        "PERSON",
+        rf"(?:^|(?<=[.!?] ))(?P<v>{WORD}), (?=(?:can|could|please|would|will|are|do|did|thank) )",
+        score=0.7,
+        flags=BY_LINE,
+        check=is_said_name,
+        hits=("{Vitto}, can I please", "Fine. {Dara}, please send"),
+        misses=("However, can we", "Yes, please do"),
     ),
     rule(
         "name_email",

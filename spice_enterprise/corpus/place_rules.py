@@ -9,9 +9,14 @@ Not here: how a rule is run (`rule.py`), the other tables (`detectors.py` joins 
 from typing import Final
 
 from spice_enterprise.corpus.address_block import whole_address
+from spice_enterprise.corpus.checks import is_free_of_months, is_said_name
 from spice_enterprise.corpus.rule import ANY_CASE, BY_LINE, CITY, PARTICLE, UPPER, WORD, Rule, rule
 from spice_enterprise.corpus.vocabulary import STREET_ENDINGS, STREET_STARTS, STREET_WORDS
 
+_IS_AT: Final = (
+    r"(?:am|are|is|was|were|live[sd]?|living|resid(?:es?|ed|ing)|stay(?:s|ed|ing)?|based|arrived|born|grew up) (?:in|at)"
+)
+_WENT_TO: Final = r"(?:flew|travel(?:s|led|ling)?|moved|moving|going|headed) to"
 _STREET_NAME: Final = (
     rf"(?:(?:{PARTICLE}|das|do|los|las|les|los|i) )?{WORD}\.?(?: (?:(?:{PARTICLE}|das|do|los|las|les|i|y) )?{WORD}\.?){{0,4}}"
 )
@@ -90,7 +95,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         "unit",
         "ADDRESS",
         r"(?<![\w.#])(?i:suite|ste\.?|apt\.?|apartment|flat|unit) #?\d{1,5}[A-Za-z]?(?: [Bb]ox \d{1,6})?(?![\w.%]\d|[\w%])",
-        score=0.8,
+        score=0.9,
         grow=whole_address,
         hits=(
             "to {12 Rua Nova Alta 4 Apt. 125 Porto Grande}. I am",
@@ -112,7 +117,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         "ADDRESS",
         rf"(?<![\w.\-])(?:\d{{1,5}}[a-z]? )?(?i:{STREET_STARTS})(?<=[\w.]) {_STREET_NAME},? (?:n\.? ?º? ?)?"
         rf"\d{{1,5}}[a-z]?{_NUMBER_END}",
-        score=0.8,
+        score=0.9,
         grow=whole_address,
         hits=("at {Rua das Pedras 930, Campos}. It", "in {Via Giberti 75} now", "at {29 ul. Nowa 12 Warta}."),
         misses=("via e-mail in 2020 or", "the place for 3", "place of Work 3"),
@@ -122,7 +127,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         "ADDRESS",
         rf"(?<![\w.])(?:\d{{1,5}}[a-z]? )?(?:[{UPPER}][\w.'’\-]{{1,20}} (?:(?:van|de|der|von|den) ){{0,2}}){{0,3}}"
         rf"[{UPPER}][\w\-]{{2,24}}?(?i:{STREET_ENDINGS}) \d{{1,5}}(?: ?[a-z])?(?:[\-/]\d{{1,4}})?{_NUMBER_END}",
-        score=0.8,
+        score=0.9,
         grow=whole_address,
         hits=("at {Veslebakken 48}, in", "the {Holmevej 34}\n", "{Sørendre Havnevej 65}"),
         misses=("the ring 12", "Part 12"),
@@ -132,11 +137,31 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         "ADDRESS",
         rf"(?<![\w.])(?:\d{{1,6}}[a-z]? ){{1,2}}(?:[{UPPER}\d][\w'’\-]{{0,20}}\.? ){{1,4}}?(?i:{STREET_WORDS})\b"
         rf"|(?<![\w.])the corner of [^\n.;]{{3,70}}?(?i:{STREET_WORDS})\b",
-        score=0.8,
+        score=0.9,
         grow=whole_address,
         hits=("at {58 2347 Lauzon Parkway}.", "meet at {the corner of Calle Alta and Lucchese Street} at"),
         misses=("12 ways to Drive", "the street"),
         check=lambda value: not value.split()[-1].islower() or value.startswith("the"),
+    ),
+    rule(
+        "two_numbers",
+        "ADDRESS",
+        rf"(?<![\w.,/\-])\d{{1,5}} (?:{WORD}\.? (?:(?:{PARTICLE}|das|do|los|las) )?){{1,4}}\d{{1,5}}\.?"
+        rf"(?=[ ]?[,\n][ ]?\n?[ ]?{WORD}|\n)",
+        score=0.9,
+        grow=whole_address,
+        check=is_free_of_months,
+        hits=("at {37 Parva Domus 6896, Pesconuovo, Latvia}.", "to {28 Alta Vista 35\nOesterbach}."),
+        misses=("from 3 May 2001, He", "12 Items 3", "in 2 Tier 3 plans, Support"),
+    ),
+    rule(
+        "whereabouts",
+        "LOCATION",
+        rf"\b(?:{_IS_AT}|{_WENT_TO}) (?P<v>{WORD}(?: (?:(?:{PARTICLE}|nad|u|am) )?{WORD}){{0,2}})",
+        score=0.6,
+        check=is_said_name,
+        hits=("I am in {GROSS-SCHWEINBERG} for", "who lives in {Rio del Mar}.", "she arrived at {Cookville} at"),
+        misses=("he is in Section 4", "are at Exhibit B", "is in the"),
     ),
     rule(
         "po_box",

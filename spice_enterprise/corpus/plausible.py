@@ -57,6 +57,15 @@ _COUNTED: Final = re.compile(
 )
 
 
+_DEGREE: Final = re.compile(r",? (?:MD|M\.D\.|PhD|Ph\.D\.|DDS|DVM|LLM|Esq\.?|Jr\.?|Sr\.?|MBA|CPA|RN)(?!\w)", re.IGNORECASE)
+
+
+def with_degree(text: str, end: int) -> int:
+    """Return where a person's name ends that the model found to end at `end`."""
+    match = _DEGREE.match(text, end)
+    return match.end() if match else end
+
+
 def our_label(label: str, text: str, start: int, end: int) -> str | None:
     """Return our label for `text[start:end]`, or None for what the model calls a name or a date but is none."""
     ours = NER_LABELS.get(label)

@@ -25,7 +25,7 @@ from typing import Any, Final
 from spice_enterprise.config import EMBEDDED_MODEL
 from spice_enterprise.corpus.detectors import ALL_RULES, MIN_SCORE, PatternDetector
 from spice_enterprise.corpus.finding import MODEL
-from spice_enterprise.corpus.plausible import NER_LABELS, our_label
+from spice_enterprise.corpus.plausible import NER_LABELS, our_label, with_degree
 from spice_enterprise.corpus.rule import Rule
 from spice_enterprise.corpus.windows import as_prose, as_titles, small_paragraphs, windows
 from spice_enterprise.errors import ScrubError
@@ -272,7 +272,8 @@ def _named(doc: Any, offset: int) -> Iterator[Span]:
             end = start + len(line)
             label = our_label(entity.label_, doc.text, start, end) if line.strip() else None
             if label is not None:
-                yield Span(start=offset + start, end=offset + end, entity=label, score=_NER_SCORE, detector=MODEL)
+                last = with_degree(doc.text, end) if label == "PERSON" else end
+                yield Span(start=offset + start, end=offset + last, entity=label, score=_NER_SCORE, detector=MODEL)
             start = end + 1
 
 
