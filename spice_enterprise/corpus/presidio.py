@@ -241,8 +241,9 @@ class PresidioDetector:
         waiting = deque(sorted(weak, key=lambda result: (result.start, result.end, result.entity_type)))
         pieces = ((as_prose(piece), start) for start, piece in windows(text) if not piece.isspace())
         for doc, start in self._engine.docs(pieces):
-            yield from _named(doc, start)
-            end = start + len(doc.text)
+            window = doc.text  # spaCy puts it together anew each time it is asked for
+            yield from _named(doc, window, start)
+            end = start + len(window)
             results = [waiting.popleft() for _ in range(len(waiting)) if waiting[0].start < end]
             if results:
                 yield from self._in_context(doc, start, results)
@@ -264,15 +265,15 @@ class PresidioDetector:
                 yield as_span(_moved(result, offset))
 
 
-def _named(doc: Any, offset: int) -> Iterator[Span]:
+def _named(doc: Any, window: str, offset: int) -> Iterator[Span]:
     """Yield the model's findings under our labels, line by line: a name that goes on after a line end is two things."""
     for entity in doc.ents:
         start = entity.start_char
-        for line in entity.text.split("\n"):
+        for line in window[start : entity.end_char].split("\n"):
             end = start + len(line)
-            label = our_label(entity.label_, doc.text, start, end) if line.strip() else None
+            label = our_label(entity.label_, window, start, end) if line.strip() else None
             if label is not None:
-                last = with_degree(doc.text, end) if label == "PERSON" else end
+                last = with_degree(window, end) if label == "PERSON" else end
                 yield Span(start=offset + start, end=offset + last, entity=label, score=_NER_SCORE, detector=MODEL)
             start = end + 1
 
