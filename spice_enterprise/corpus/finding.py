@@ -90,7 +90,12 @@ class Mentions:
         self._people = People()
 
     def add(self, value: str, entity: str) -> None:
-        """Remember a value; of a person also the parts of the name, of a mail address the name it spells."""
+        """Remember a value; of a person also the parts of the name, of a mail address the name it spells.
+
+        Indirect values are left out: a date or an amount that stands twice is found twice anyhow.
+        """
+        if entity in INDIRECT_LABELS:
+            return
         if entity == "EMAIL":
             spelled = re.fullmatch(r"([^\W\d_]{2,})[._]([^\W\d_]{2,})@.*", value)
             if spelled:
@@ -149,8 +154,7 @@ def find_all(text: str, detector: Detector, mentions: Mentions | None = None) ->
     plain = masked(text)
     found = settled((span for span in detector.detect(plain) if not known.is_term(span, text)), text)
     for span in found:
-        if span.entity not in INDIRECT_LABELS:
-            known.add(text[span.start : span.end], span.entity)
+        known.add(text[span.start : span.end], span.entity)
     return Findings(spans=tuple(settled([*found, *known.find(plain)], text)), mentions=known)
 
 

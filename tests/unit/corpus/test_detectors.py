@@ -64,7 +64,7 @@ def test_checksums_and_checks(check, good, bad):
 
 @pytest.mark.parametrize("bait", ["a" * 50_000, "A" * 50_000, "1 " * 25_000, "A. " * 16_000, "Aa-" * 16_000, "x@" * 25_000,
                                   "(" * 50_000, "Aa, " * 12_000, "password " * 5_000, "12:" * 16_000, "Suite 1\n" * 6_000,
-                                  "12 Aa Street " * 4_000, "Aa Aa 1 " * 6_000, "Calle de la " * 4_000, "1 May 2000 and " * 3_000])  # fmt: skip
+                                  "12 Aa Street " * 4_000, "Aa Aa 1 " * 6_000, "Calle de la " * 4_000])  # fmt: skip
 def test_time_stays_linear_on_bait(bait):
     """50 KB of the worst text must not take much longer than four times 12 KB of it."""
     detector = PatternDetector(ALL_RULES)
