@@ -12,7 +12,9 @@ name of its own, which is why its version is exact.
 
 import io
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +22,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any, Final
 
-from spice_enterprise.corpus.reading import bad, library
+from spice_enterprise.corpus.reading import bad
 from spice_enterprise.corpus.tables import rows_as_text
 from spice_enterprise.errors import MissingExtraError
 from spice_enterprise.offline import check_switches
@@ -81,11 +83,6 @@ def read(data: bytes, suffix: str) -> list[str]:
     return pages
 
 
-def parser_name() -> str:
-    """Return the library and its version, as records name a parser."""
-    return library("unstructured")
-
-
 def missing_program(suffix: str) -> str:
     """Return the converter program that a format needs and this machine does not have, empty when nothing is missing."""
     if suffix in _OFFICE:
@@ -108,10 +105,25 @@ def _prepare() -> None:
     check_switches()
     if find_spec("unstructured") is None or find_spec(MODEL_PACKAGE) is None:
         raise MissingExtraError("reading this kind of file needs unstructured and its model", hint=_HINT)
-    tokenize: Any = import_module("unstructured.nlp.tokenize")
-    if not isinstance(getattr(tokenize, "_SPACY_MODEL_NAME", None), str):
-        raise MissingExtraError("this version of unstructured cannot be kept offline", hint=_HINT)
-    tokenize._SPACY_MODEL_NAME = MODEL_PACKAGE
+    with _without("torch", "transformers"):
+        tokenize: Any = import_module("unstructured.nlp.tokenize")
+        if not isinstance(getattr(tokenize, "_SPACY_MODEL_NAME", None), str):
+            raise MissingExtraError("this version of unstructured cannot be kept offline", hint=_HINT)
+        tokenize._SPACY_MODEL_NAME = MODEL_PACKAGE
+        tokenize.sent_tokenize("A first sentence loads the model.")
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Let spaCy believe that these are not installed: its plug-ins would load them, for seconds and hundreds of megabytes."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say that there is none
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _converted(data: bytes, suffix: str) -> bytes:
