@@ -17,6 +17,7 @@ from typing import Final
 from spice_enterprise.config import IngestConfig
 from spice_enterprise.corpus.chunking import CountTokens, Cut, cut_document, page_of
 from spice_enterprise.corpus.duplicates import Duplicates, Families
+from spice_enterprise.corpus.people import linked
 from spice_enterprise.corpus.preparing import rejected
 from spice_enterprise.corpus.quality import RunningLines, unfit
 from spice_enterprise.corpus.scrub import FILLER, Rendered, Sweeper, redactions_between, without_surrogates
@@ -96,6 +97,7 @@ class Finisher:
         tags = {m.group() for rejection in left_out.rejections for m in PLACEHOLDER.finditer(rejection.uri)}
         renderings: dict[str, str] = {}
         name_parts: set[str] = set()
+        people: dict[str, str] = {}
         kept = []
         for digest in listed:
             prepared = _staged(stage, digest)
@@ -107,11 +109,14 @@ class Finisher:
             kept.append(digest)
             index.add(prepared.entries)
             name_parts.update(prepared.name_parts)
+            people.update((spelling, placeholder) for placeholder, spelling in prepared.people)
             renderings.update(prepared.renderings)
             tags.update(m.group() for m in PLACEHOLDER.finditer(prepared.text))
             running.add(prepared.document.source_kind, prepared.text)
         sweeper = Sweeper(self.policy, self.key, index, frozenset(name_parts))
-        return kept, sweeper.with_final({**assign(tags, self.policy, sweeper.is_real), **renderings}), running
+        same = {people[one]: people[other] for one, other in linked(people).items()}
+        final = {**assign(tags - same.keys(), self.policy, sweeper.is_real), **renderings}
+        return kept, sweeper.with_final(final | {one: final.get(other, other) for one, other in same.items()}), running
 
     def _sweep_all(
         self, stage: Stage, kept: Sequence[str], sweeper: Sweeper, running: RunningLines, on_document: OnDocument

@@ -85,9 +85,10 @@ def _is_initialled(parts: list[str]) -> bool:
 
 
 def _fits(parts: list[str], name: str) -> bool:
-    """True unless an initial contradicts the name."""
-    initials = {part[0] for part in name.split()}
-    return all(part in initials for part in parts if len(part) == 1)
+    """True unless an initial contradicts the name: one before a last name stands for a first name."""
+    *first, last = [part[0] for part in name.split()]
+    fits_last = len(parts[-1]) > 1 or parts[-1] in (*first, last)
+    return fits_last and all(part in first for part in parts[:-1] if len(part) == 1)
 
 
 def _letters(parts: Iterable[str]) -> str:

@@ -74,6 +74,7 @@ class Preparer:
                 entries=scrubbed.entries,
                 renderings=scrubbed.renderings,
                 name_parts=scrubbed.name_parts,
+                people=scrubbed.people,
                 text_digest=_text_digest(self._key, text),
                 isolation=self._sandbox.isolation,
             ),

@@ -25,12 +25,13 @@ from typing import Final
 
 from spice_enterprise.config import IngestConfig
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.finding import NAME_LABEL, RUN, Mentions, is_telling, masked, name_parts, settled
+from spice_enterprise.corpus.finding import NAME_LABEL, RUN, Mentions, find_all, is_telling, masked, settled
+from spice_enterprise.corpus.people import name_parts
 from spice_enterprise.corpus.quality import RunningLines
 from spice_enterprise.corpus.sources import MEDIA_TYPES
 from spice_enterprise.corpus.staging import Prepared
 from spice_enterprise.corpus.surrogates import PLACEHOLDER, Placeholders, assign, render
-from spice_enterprise.corpus.values import Entry, ValueIndex
+from spice_enterprise.corpus.values import Entry, ValueIndex, keyed_spelling
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.policy import PiiPolicy, load_pii
 from spice_enterprise.protocols import Detector
@@ -54,6 +55,8 @@ class Scrubbed:
     entries: tuple[Entry, ...] = field(repr=False)
     renderings: tuple[tuple[str, str], ...] = field(repr=False)
     name_parts: tuple[str, ...] = field(repr=False)
+    people: tuple[tuple[str, str], ...] = field(repr=False)
+    """(long placeholder, keyed spelling of the name), to tell who is who in other documents."""
     originals: tuple[tuple[str, str], ...] = field(repr=False)
     """(long placeholder, value), only when the policy keeps originals."""
 
@@ -110,11 +113,7 @@ class Scrubber:
 
     def find_all(self, text: str) -> list[Span]:
         """Return everything that is found, also of kinds that the policy keeps."""
-        mentions, plain = Mentions(text), masked(text)
-        found = settled(self._detector.detect(plain), text)
-        for span in found:
-            mentions.add(text[span.start : span.end], span.entity)
-        return settled([*found, *mentions.find(plain)], text)
+        return list(find_all(text, self._detector).spans)
 
     def scrub_document(self, text: str, *, document_key: str = "") -> Scrubbed:
         """Scrub one whole document; form feeds in it are page borders.
@@ -174,7 +173,8 @@ class Scrubber:
     def _find(self, text: str, mentions: Mentions, detector: Detector) -> list[Span]:
         """Detect, and add the other mentions of everything found in this document so far."""
         plain = masked(text)
-        found = settled(self._wanted([*detector.detect(plain), *self._policy.find(plain)], text), text)
+        seen = [*detector.detect(plain), *self._policy.find(plain)]
+        found = settled(self._wanted((span for span in seen if not mentions.is_term(span, text)), text), text)
         for span in found:
             mentions.add(text[span.start : span.end], span.entity)
         return settled(self._wanted([*found, *mentions.find(plain)], text), text)
@@ -188,8 +188,16 @@ class Scrubber:
             entries=tuple(entries[whole] for whole in sorted(entries)),
             renderings=tuple(sorted(work.renderings.items())),
             name_parts=tuple(sorted(_part_digest(self._key, p) for p in parts if is_telling(p, NAME_LABEL))),
+            people=self._people(work.values),
             originals=self._originals(work.values),
         )
+
+    def _people(self, values: "Sequence[_Value]") -> tuple[tuple[str, str], ...]:
+        """Return who is named, unless the policy wants one person to look different in every document."""
+        if self._policy.placeholders == "document":
+            return ()
+        names = {v.placeholder: v.canonical for v in values if v.entity == NAME_LABEL}
+        return tuple(sorted((placeholder, keyed_spelling(self._key, name)) for placeholder, name in names.items()))
 
     def _originals(self, values: "Sequence[_Value]") -> tuple[tuple[str, str], ...]:
         if self._policy.originals != "vault":
@@ -202,6 +210,7 @@ class _Value:
     value: str
     entity: str
     placeholder: str
+    canonical: str
 
 
 @dataclass(slots=True)
@@ -219,6 +228,7 @@ class _Work:
         """Return the long placeholder of a value, and note what the policy lets stand in its place."""
         canonical = self.mentions.canonical(value, entity)
         placeholder = self.placeholders.placeholder(entity, value, canonical=canonical, document_key=self.document_key)
+        self.values.append(_Value(value, entity, placeholder, canonical))
         shown = self.placeholders.rendering(entity, value, canonical=canonical, document_key=self.document_key)
         if shown is not None:
             self.renderings[placeholder] = shown
@@ -232,7 +242,6 @@ def _replace(text: str, spans: Sequence[Span], work: _Work) -> str:
     for span in spans:
         value = text[span.start : span.end]
         placeholder = work.replaced(span.entity, value)
-        work.values.append(_Value(value, span.entity, placeholder))
         pieces += [text[end : span.start], placeholder]
         end = span.end
     work.removed.update(span.entity for span in spans)

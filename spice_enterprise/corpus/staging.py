@@ -35,6 +35,8 @@ class Prepared:
     """(long placeholder, final text) where the policy leaves a part readable, such as a year."""
     name_parts: tuple[str, ...] = field(repr=False)
     """Keyed digests of the parts of its persons' names, for the search in file names."""
+    people: tuple[tuple[str, str], ...] = field(repr=False)
+    """(long placeholder, keyed spelling) of its persons, to tell who is who in other documents."""
     text_digest: str
     """Keyed digest of the raw text: two files with the same text are one document."""
     isolation: str

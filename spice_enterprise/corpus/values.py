@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from spice_enterprise.corpus.detectors import NOT_NAMES
+from spice_enterprise.corpus.checks import NOT_NAMES
+from spice_enterprise.corpus.detectors import INDIRECT_LABELS
 from spice_enterprise.corpus.finding import NAME_LABEL, NAMED_LABELS, RUN
+from spice_enterprise.corpus.people import LOWER_PARTS
 
 MAX_RUNS: Final = 16
 """Longer values are known by their first runs: nothing else begins with so many of the same."""
 _MAX_GAP_CHARS: Final = 3
 _DIGEST_BYTES: Final = 12
-QUASI_LABELS: Final = frozenset({"DATE", "DATE_OF_BIRTH", "MONEY", "QUANTITY", "AGE", "DEMOGRAPHIC", "TITLE", "DURATION"})
+_ORDINARY_LABELS: Final = INDIRECT_LABELS | {"DATE_OF_BIRTH"}
 """Kinds whose values are ordinary elsewhere: the same date is another fact in another document."""
-_LOWER_PARTS: Final = frozenset(
-    {"de", "la", "van", "von", "der", "den", "zu", "du", "di", "da", "of", "and", "the", "s", "e", "y"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,7 @@ class ValueIndex:
     def entry(self, value: str, entity: str, placeholder: str) -> Entry | None:
         """Return the entry of a value, or None when it is not telling enough to be looked for in other documents."""
         runs = [run.casefold() for run in RUN.findall(value)][:MAX_RUNS]
-        if entity in QUASI_LABELS or not _is_telling(runs, entity):
+        if entity in _ORDINARY_LABELS or not _is_telling(runs, entity):
             return None
         return Entry(
             first=self._digest(runs[0]).hex(),
@@ -122,7 +121,7 @@ def _is_telling(runs: Sequence[str], entity: str) -> bool:
         return False
     if entity in NAMED_LABELS:
         return (
-            sum(len(run) > 1 for run in runs) >= 2 and sum(run not in NOT_NAMES and run not in _LOWER_PARTS for run in runs) >= 2
+            sum(len(run) > 1 for run in runs) >= 2 and sum(run not in NOT_NAMES and run not in LOWER_PARTS for run in runs) >= 2
         )
     if len(runs) == 1:
         return len(runs[0]) >= 5 and (any(c.isdigit() for c in runs[0]) or len(runs[0]) >= 8)
@@ -136,6 +135,22 @@ def _is_reading(text: str, runs: Sequence[tuple[int, int, str]], entry: Entry) -
         return False
     if entry.entity not in NAMED_LABELS:
         return True
-    small = [run[0].islower() and run not in _LOWER_PARTS for _, _, run in runs]
+    small = [run[0].islower() and run not in LOWER_PARTS for _, _, run in runs]
     is_lower_name = entry.entity == NAME_LABEL and all(small) and not any(". " in gap for gap in gaps)
     return not any(small) or is_lower_name
+
+
+def keyed_spelling(key: bytes, name: str) -> str:
+    """Return a name that cannot be read without the key but compares as the name does.
+
+    Equal parts are equal, and a part begins with its initial: `people.linked` sees that "a brandt" can be "anna brandt".
+    """
+    return " ".join(part if part in LOWER_PARTS else _keyed_part(key, part) for part in name.split())
+
+
+def _keyed_part(key: bytes, part: str) -> str:
+    initial = hashlib.blake2b(b"initial|" + part[0].encode(), key=key[:64], digest_size=8).digest()
+    # a character outside of any script in use, one of a million
+    sign = chr(0x10000 + int.from_bytes(initial, "big") % 0xFFFFE)
+    rest = hashlib.blake2b(b"part|" + part.encode(), key=key[:64], digest_size=_DIGEST_BYTES).hexdigest()
+    return sign if len(part) == 1 else sign + rest

@@ -171,8 +171,11 @@ def config_table() -> str:
     return table(("setting", "type", "default", "what it does"), rows)
 
 
+PII = (policy.PiiPolicy, policy.PiiLabel, policy.PiiPattern, policy.PiiFields, policy.PiiLimits, policy.PiiSources)
+
+
 def policy_table() -> str:
-    models = (policy.Metadata, policy.PiiPolicy, policy.PiiLabel, policy.GuardrailsPolicy, policy.GatePolicy)
+    models = (policy.Metadata, *PII, policy.GuardrailsPolicy, policy.GatePolicy)
     rules = (policy.Superiority, policy.NonInferiority, policy.Zero, policy.NoOpenAlarm, policy.Complete)
     parts = []
     for model in (*models, *rules):
@@ -246,7 +249,8 @@ def events_table() -> str:
         return "a person" if name in audit_records.PERSONAL else "at once" if name in audit_records.DECISIONS else ""
 
     used = "".join(
-        path.read_text(encoding="utf-8") for path in [PACKAGE / "job.py", PACKAGE / "loop.py", PACKAGE / "audit/log.py"]
+        (PACKAGE / name).read_text(encoding="utf-8")
+        for name in ("job.py", "loop.py", "audit/log.py", "corpus_review.py", "forgetting.py")
     )
     rows = [(f"`{name}`", "yes" if f'"{name}"' in used else "", signed(name)) for name in sorted(audit_records.EVENTS)]
     return table(("event", "written by this version", "signed"), rows)

@@ -118,7 +118,7 @@ def test_files_become_scrubbed_chunks_with_their_provenance(tmp_path, texts):
     chunk = corpus.chunks[0]
     assert (chunk.acl_label, chunk.section, chunk.ner_model, chunk.language) == ("group:legal", "Order 1", "none", "en")
     assert chunk.parser
-    assert [line.message for line in lines][0] == "scrubbed"
+    assert lines[0].message == "scrubbed"
     assert lines[-1].message == "done"
     assert dict(lines[-1].numbers)["person"] == 4
 
@@ -227,15 +227,15 @@ def test_repeated_passages_are_dropped_and_near_copies_stay_on_one_side(tmp_path
     long = " ".join(SENTENCE.format(i=900 + j, place=PLACES[j % 10]) for j in range(40))
     near = long.replace("930", "931")
     corpus, _ = ingest(tmp_path, texts | {"near-1.txt": long, "near-2.txt": near})
-    twins = {c.split for d in corpus.documents if d.uri.startswith("near") for c in corpus.chunks if c.document_id == d.document_id}
-    assert len(twins) == 1
+    twins = {d.document_id for d in corpus.documents if d.uri.startswith("near")}
+    assert len({c.split for c in corpus.chunks if c.document_id in twins}) == 1
     assert dict(corpus.dropped_chunks)["repeated"] >= 3
 
 
 def test_documents_without_enough_text_or_in_another_language_are_left_out(tmp_path, texts):
     german = "Der Lieferant liefert die Ware an den Ort, den der Käufer in der Bestellung genannt hat, und nur an Werktagen."
-    names = "Dear Ms. Weiss,\nDear Mr. Brandtner,\n"
-    corpus, _ = ingest(tmp_path, texts | {"short.txt": "Two words.", "de.txt": german, "numbers.txt": "17 18 19,00 20 " * 20, "x.txt": names})
+    odd = {"short.txt": "Two words.", "de.txt": german, "numbers.txt": "17 18 19,00 20 " * 20}
+    corpus, _ = ingest(tmp_path, texts | odd)
     codes = {r.uri: r.code for r in corpus.rejections}
     assert codes["short.txt"] == "E_EMPTY"
     assert codes["de.txt"] == "E_LANGUAGE"
@@ -263,6 +263,15 @@ def test_names_found_in_one_file_leave_the_others_and_the_file_names(tmp_path, t
     assert not any("weiss" in c.text.lower() for c in corpus.chunks)
     assert any(d.uri == "[PERSON]-notes.txt" for d in corpus.documents)
     assert not any(b"weiss" in data.lower() for data in written(tmp_path).values())
+
+
+def test_an_initial_and_a_full_name_in_two_files_are_one_person(tmp_path, texts):
+    full = "Dear Ms. Ilsa Brandtner, the crane of the harbour is ready for the inspection on the day that you have named to us."
+    short = "Dear Ms. I. Brandtner, the depot of the brewery needs a new roof before the winter comes and the rain gets in there."
+    corpus, _ = ingest(tmp_path, texts | {"full.txt": full, "short.txt": short})
+    named = [c.text.split(".")[1].split(",")[0].strip() for c in corpus.chunks if c.text.startswith("Dear")]
+    assert len(named) == 2
+    assert len(set(named)) == 1
 
 
 class Finds:

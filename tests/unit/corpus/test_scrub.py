@@ -65,6 +65,7 @@ def prepared(scrubbed):
         entries=scrubbed.entries,
         renderings=scrubbed.renderings,
         name_parts=scrubbed.name_parts,
+        people=scrubbed.people,
         text_digest="t",
         isolation="none",
     )

@@ -1,6 +1,7 @@
 import pytest
 
-from spice_enterprise.corpus.values import Entry, ValueIndex
+from spice_enterprise.corpus.people import linked
+from spice_enterprise.corpus.values import Entry, ValueIndex, keyed_spelling
 
 KEY = b"k" * 32
 
@@ -67,3 +68,20 @@ def test_the_first_placeholder_of_a_value_stays():
     made.add([made.entry("ilsa brandtner", "PERSON", "[PERSON_b]")])
     assert [r.placeholder for r in made.find("Ilsa Brandtner")] == ["[PERSON_a]"]
     assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("anna brandt", "a brandt"), {"a brandt": "anna brandt"}),
+        (("anna brandt", "b brandt"), {}),
+        (("anna brandt", "alma brandt", "a brandt"), {}),
+        (("anna van brandt", "a van brandt"), {"a van brandt": "anna van brandt"}),
+        (("anna brandt", "anna kling"), {}),
+    ],
+)
+def test_keyed_spellings_are_linked_as_the_names_are(names, expected):
+    spelled = {keyed_spelling(KEY, name): name for name in names}
+    assert {spelled[one]: spelled[other] for one, other in linked(spelled).items()} == dict(linked(names)) == expected
+    assert not any(name.split()[-1] in spelling for spelling, name in spelled.items())
+    assert keyed_spelling(b"o" * 32, names[0]) != keyed_spelling(KEY, names[0])
