@@ -106,7 +106,7 @@ class CorpusIngestor:
             StoreError: `E_LOCKED` while another process writes into the same folder.
         """
         with boundary(STAGE), _locked(self._folder):
-            stage = Stage(self._folder, self._pipeline_digest())
+            stage = Stage(self._folder, self._preparing_digest())
             tally = self._prepare_all(source, stage, on_progress)
             if not tally.listed:
                 raise CorpusError("the source holds no files", code="E_EMPTY_CORPUS", hint="put documents into it")
@@ -245,16 +245,25 @@ class CorpusIngestor:
     def _worker_settings(self) -> WorkerSettings:
         return WorkerSettings(config=self._config, policy=self._policy, key=self._finisher.key)
 
-    def _pipeline_digest(self) -> str:
-        """Return a digest of everything that decides the result, the key by a fingerprint."""
-        fingerprint = hmac.new(self._finisher.key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
+    def _preparing_digest(self) -> str:
+        """Return a digest of all that decides the first pass, so that another limit or split does not repeat it."""
+        parsing = ("parser", "ocr", "sandbox")
         return digest_of({
             "version": metadata.version("spice-enterprise"),
+            "config": self._config.model_dump(mode="json", include=set(parsing)),
+            "policy": self._policy.model_dump(mode="json", exclude={"metadata", "fail_if"}),
+            "ocr_confidence_below": self._policy.fail_if.ocr_confidence_below,
+            "ner_model": self._finisher.ner_identity,
+            "key": hmac.new(self._finisher.key, b"fingerprint", hashlib.sha256).hexdigest()[:16],
+        })  # fmt: skip
+
+    def _pipeline_digest(self) -> str:
+        """Return a digest of everything that decides the result, the key by a fingerprint."""
+        return digest_of({
+            "preparing": self._preparing_digest(),
             "config": self._config.model_dump(mode="json", exclude={"workers"}),
             "policy": self._finisher.policy_digest,
-            "ner_model": self._finisher.ner_identity,
             "seed": self._finisher.seed,
-            "key": fingerprint,
         })  # fmt: skip
 
     def _made(self, isolations: set[str]) -> Made:

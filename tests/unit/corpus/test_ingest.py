@@ -181,8 +181,17 @@ def test_other_settings_do_not_take_what_was_staged(tmp_path, texts):
     with pytest.raises(KeyboardInterrupt):
         ingestor(tmp_path).write(Late({f"{i}-{name}": order(50 + i) for i in range(25) for name in texts}), lambda _: None)
     source = Listed(texts)
-    ingestor(tmp_path, chunk_tokens=64).write(source, lambda _: None)
+    ingestor(tmp_path, rules=policy(allow=("Anna",))).write(source, lambda _: None)
     assert sorted(source.read_names) == sorted(texts)
+
+
+def test_other_limits_and_sizes_do_take_what_was_staged(tmp_path, texts):
+    with pytest.raises(ScrubError):
+        ingest(tmp_path, texts, second_look=Finds("part 20"), rules=policy(limits={"residual_documents": 0}))
+    source = Listed(texts)
+    relaxed = ingestor(tmp_path, second_look=Finds("part 20"), rules=policy(limits={"residual_documents": 1}), chunk_tokens=64)
+    assert relaxed.write(source, lambda _: None).documents == 3
+    assert source.read_names == []
 
 
 def test_no_value_lies_in_the_stage(tmp_path, texts):
