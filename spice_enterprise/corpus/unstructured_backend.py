@@ -55,7 +55,8 @@ _MODULES: Final = {
 READABLE_SUFFIXES: Final = frozenset(_MODULES)
 """Formats that unstructured reads when it is asked to read all it can."""
 _EXTRA_ARGUMENTS: Final[dict[str, dict[str, object]]] = {".pdf": {"strategy": "fast"}}
-_FURNITURE: Final = frozenset({"Header", "Footer", "PageNumber", "PageBreak"})
+_MARKS: Final = frozenset({"PageNumber", "PageBreak"})
+_FURNITURE: Final = _MARKS | {"Header", "Footer"}
 _HINT: Final = "pip install 'spice-enterprise[unstructured]' and the model in examples/models_unstructured.txt"
 
 
@@ -77,7 +78,8 @@ def read(data: bytes, suffix: str) -> list[str]:
         suffix, data = _CONVERTED_TO[suffix], _converted(data, suffix)
     partition = _partition_for(suffix)
     elements = partition(file=io.BytesIO(data), languages=[""], **_EXTRA_ARGUMENTS.get(suffix, {}))
-    pages = _pages_of(elements)
+    # in a PDF these are guesses from the position, and whole pages have been called a footer
+    pages = _pages_of(elements, left_out=_MARKS if suffix == ".pdf" else _FURNITURE)
     if not any(page.strip() for page in pages):
         raise bad("E_EMPTY", "no text in the file")
     return pages
@@ -150,7 +152,7 @@ def _partition_for(suffix: str) -> Any:
         raise bad("E_UNSUPPORTED", "this kind of file needs a part of unstructured that is not installed") from None
 
 
-def _pages_of(elements: list[Any]) -> list[str]:
+def _pages_of(elements: list[Any], *, left_out: frozenset[str]) -> list[str]:
     """Return the elements' text, one string per page; formats without pages are one."""
     pages: dict[int, list[str]] = {}
     number = 1
@@ -158,7 +160,7 @@ def _pages_of(elements: list[Any]) -> list[str]:
         if element.category == "PageBreak":
             number += 1
         number = max(number, element.metadata.page_number or number)
-        if element.category not in _FURNITURE:
+        if element.category not in left_out:
             pages.setdefault(number, []).extend(_lines_of(element))
     return ["\n".join(lines) for _, lines in sorted(pages.items())]
 

@@ -20,7 +20,7 @@ from spice_enterprise.release.evaluation import Bars, FourBars
 from spice_enterprise.release.statistics import rate_bound_after_zero
 
 CANARY: Final = re.compile(r"CANARY-[0-9a-f]{16}")
-_PLACEHOLDER: Final = r"\[[A-Z][A-Z_]{1,30}(?:_(?:[a-z2-7]{6,16}|HASH_[a-z2-7]{26}|ENC_[a-z2-7]{26,8192}))?\]"
+_PLACEHOLDER: Final = r"\[[A-Z][A-Z_]{1,30}(?:_(?:[a-z0-9]{6,16}|HASH_[a-z2-7]{26}|ENC_[a-z2-7]{26,8192}))?\]"
 _NOT_LOOKED_AT: Final = re.compile(rf"{_PLACEHOLDER}|{CANARY.pattern}")
 PROSE_KINDS: Final = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "ADDRESS", "NRP", "DATE_TIME", "URL"})
 

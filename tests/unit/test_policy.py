@@ -26,7 +26,8 @@ def refusal(path: Path) -> PolicyError:
 def test_the_shipped_policies_are_valid() -> None:
     assert policy.load_gate().primary == "transfer_gain"
     assert policy.load_guardrails().max_restores == 3
-    assert policy.load_pii().fail_if.residual_documents == 0
+    assert policy.load_pii().fail_if.residual_documents == 10
+    assert policy.load_pii(str(policy.default_path("pii_strict"))).fail_if.residual_documents == 0
 
 
 def test_an_empty_gate_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from spice_enterprise.corpus import unstructured_backend
 from spice_enterprise.corpus.reading import Parsed, ParseOptions
 from spice_enterprise.corpus.sandbox import RawDocument, Sandbox
 from spice_enterprise.corpus.unstructured_backend import (
+    _FURNITURE,
+    _MARKS,
     CONVERTED_SUFFIXES,
     FOREIGN_SUFFIXES,
     MEDIA_TYPES,
@@ -49,7 +51,8 @@ def test_elements_become_pages_with_headings_items_and_facts():
         [
             element("Prices", "Title", 1), element("a header", "Header", 1), element("First  line.", page=1),
             element("one", "ListItem", 1), element("Part Price Bolt 3", "Table", 2, table), element("9", "PageNumber", 2),
-        ]
+        ],
+        left_out=_FURNITURE,
     )  # fmt: skip
     assert [page.split() for page in pages] == [
         ["#", "Prices", "First", "line.", "-", "one"], ["Part:", "Bolt;", "Price:", "3"],
@@ -57,7 +60,16 @@ def test_elements_become_pages_with_headings_items_and_facts():
 
 
 def test_page_breaks_count_where_pages_have_no_numbers():
-    assert [page.strip() for page in _pages_of([element("a"), element("", "PageBreak"), element("b")])] == ["a", "b"]
+    elements = [element("a"), element("", "PageBreak"), element("b")]
+    assert [page.strip() for page in _pages_of(elements, left_out=_FURNITURE)] == ["a", "b"]
+
+
+def test_what_a_pdf_reader_calls_a_footer_is_kept(monkeypatch):
+    elements = [element("body", "Footer"), element("7", "PageNumber")]
+    assert [page.strip() for page in _pages_of(elements, left_out=_MARKS)] == ["body"]
+    monkeypatch.setattr(unstructured_backend, "_prepare", lambda: None)
+    monkeypatch.setattr(unstructured_backend, "_partition_for", lambda suffix: lambda **_: elements)
+    assert read(b"x", ".pdf")[0].strip() == "body"
 
 
 def test_the_tables_of_formats_agree():
