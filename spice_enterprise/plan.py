@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.config import EMBEDDED_MODEL, JobConfig
+from spice_enterprise.corpus.archives import archive_suffix
 from spice_enterprise.corpus.corpus_files import is_corpus, read_documents
 from spice_enterprise.errors import ConfigError, PolicyError
 from spice_enterprise.policy import GatePolicy, Policy, Superiority, load_gate, load_guardrails, load_pii
@@ -142,7 +143,7 @@ def _corpus_problems(config: JobConfig, count: int) -> Iterator[str]:
         return  # what is there shows when it is read
     if not folder.exists():
         yield f"corpus: {folder} does not exist"
-    elif folder.is_file():
+    elif folder.is_file() and archive_suffix(folder.name):
         return  # an archive shows what it holds when it is opened
     elif count == 0:
         yield f"corpus: {folder} holds no files"

@@ -14,6 +14,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, Literal
 
 from spice_enterprise.corpus.plain_text import normalise
@@ -23,10 +24,14 @@ from spice_enterprise.errors import ParseError
 Kind = Literal["parse", "expand"]
 MAX_TEXT_CHARS: Final = 20 << 20
 MAX_LINE_BYTES: Final = 6 * MAX_TEXT_CHARS + (1 << 16)
+_MAX_TEXTS: Final = 2 * MAX_PAGES
+_MAX_STRUCTURE_BYTES: Final = 1 << 18
+"""What an answer may hold besides the texts in it: a few bytes of brackets become an object of fifty."""
 MAX_MEMBERS: Final = 2_000
 MAX_EXPANDED_BYTES: Final = 200 << 20
 _MAX_NAME_CHARS: Final = 1_024
 _MAX_ITEMS: Final = 64
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
 _CODE: Final = re.compile(r"E_[A-Z0-9_]{1,30}")
 _PHRASE: Final = re.compile(r"[ -~]{1,200}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9.+/-]{0,99}")
@@ -130,13 +135,23 @@ def decode_refusal(data: dict[str, Any]) -> Unparsed | None:
 
 
 def _object_of(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
+    if not line.endswith(b"\n") or not _is_mostly_text(line):
         return None
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
+
+
+def _is_mostly_text(line: bytes) -> bool:
+    """True for a line that decodes to few objects, whatever it is."""
+    if len(line) <= _MAX_STRUCTURE_BYTES:
+        return True
+    count = text_bytes = 0
+    for count, text in enumerate(islice(_STRING.finditer(line), _MAX_TEXTS + 1), start=1):
+        text_bytes += text.end() - text.start()
+    return count <= _MAX_TEXTS and len(line) - text_bytes <= _MAX_STRUCTURE_BYTES
 
 
 def _decode_parsed(data: dict[str, Any]) -> Parsed | None:

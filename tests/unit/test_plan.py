@@ -85,7 +85,7 @@ def test_too_few_documents_are_a_problem(tmp_path: Path, count: int, problem: st
 
 
 def test_a_file_is_not_a_corpus_and_a_limit_is_one(corpus: Path) -> None:
-    assert any("is not a folder" in line for line in make_plan(config(corpus / "0.txt")).problems)
+    assert any("cannot be split" in line for line in make_plan(config(corpus / "0.txt")).problems)
     found = make_plan(config(corpus, ingest={"max_documents": 7}))
     assert "corpus: 200 files, ingest.max_documents allows 7" in found.problems
 
