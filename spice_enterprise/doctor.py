@@ -16,7 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
 
+from spice_enterprise.corpus.confinement import denies_network
+from spice_enterprise.corpus.ocr import has_rapidocr
 from spice_enterprise.corpus.sandbox import RawDocument, Sandbox
+from spice_enterprise.corpus.unstructured_backend import missing_program
 from spice_enterprise.errors import SpiceError
 from spice_enterprise.offline import check_switches
 from spice_enterprise.records import sha256_hex
@@ -64,7 +67,7 @@ def examine(workspace: Path = Path("runs")) -> tuple[Finding, ...]:
         _model("base model", EMBEDDED_PACKAGE, EMBEDDED_FILE, EMBEDDED_SHA256),
         _model("name finder", NER_PACKAGE, NER_FILE, NER_SHA256),
     ]
-    found += [_sandbox(), _switches()]
+    found += [_sandbox(), _scans(), _old_formats(), _switches()]
     return (*found, _offline(found))
 
 
@@ -153,10 +156,28 @@ def _sandbox() -> Finding:
         sandbox.parse([RawDocument(suffix=".txt", data=b"doctor")])
     except SpiceError as error:
         return Finding(name="parser isolation", status="missing", detail=error.code, fix=error.hint)
-    if sandbox.isolation == "namespace":
-        return Finding(name="parser isolation", status="ok", detail="namespace: the child has no network device")
-    fix = "allow user namespaces; until then `ingest.sandbox: required` refuses to run"
+    if denies_network(sandbox.isolation):
+        return Finding(name="parser isolation", status="ok", detail=f"no network; {sandbox.isolation.replace('+', ', ')}")
+    fix = "allow user namespaces or seccomp; until then `ingest.sandbox: required` refuses to run"
     return Finding(name="parser isolation", status="warn", detail="python: the interpreter refuses sockets", fix=fix)
+
+
+def _scans() -> Finding:
+    if has_rapidocr() or shutil.which("tesseract"):
+        return Finding(name="scans", status="ok", detail="an engine is there; `ingest.ocr: auto` uses it")
+    fix = "pip install 'spice-enterprise[ocr]'"
+    return Finding(name="scans", status="warn", detail="no engine: documents without text are left out", fix=fix)
+
+
+def _old_formats() -> Finding:
+    if importlib.util.find_spec("unstructured") is None:
+        fix = "pip install 'spice-enterprise[unstructured]'"
+        return Finding(name="old formats", status="warn", detail="RTF, ODT, EPUB and DOC are left out", fix=fix)
+    missing = sorted({program for suffix in (".rtf", ".doc") if (program := missing_program(suffix))})
+    if missing:
+        fix = f"install {' and '.join(missing)}"
+        return Finding(name="old formats", status="warn", detail="some need a converter that is not here", fix=fix)
+    return Finding(name="old formats", status="ok", detail="`ingest.parser: auto` reads RTF, ODT, EPUB and DOC")
 
 
 def _switches() -> Finding:

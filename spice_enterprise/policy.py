@@ -180,8 +180,8 @@ class PiiSources(Section):
 
     allow_urls: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9+]{0,30}://[^/\s@]+(/[^\s@]*)?$")], ...] = ()
     """Beginnings of URLs that may be read, without credentials; none: local folders only."""
-    require_isolation: Literal["none", "python", "namespace"] = "none"
-    """Least confinement of the parser child: what Python can do, or namespaces of the kernel."""
+    require_isolation: Literal["none", "network"] = "none"
+    """`network` refuses to run where the kernel cannot keep the parser child from the network."""
 
 
 class PiiPolicy(Policy):

@@ -17,12 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from spice_enterprise import durable
 from spice_enterprise.config import IngestConfig
+from spice_enterprise.corpus.confinement import weaker
 from spice_enterprise.corpus.corpus_files import CorpusWriter, Made, load_corpus
 from spice_enterprise.corpus.finishing import Finisher, LeftOut
 from spice_enterprise.corpus.preparing import Originals, Outcome, Preparer, rejected
@@ -270,7 +272,7 @@ class CorpusIngestor:
         return Made(
             pii_policy_digest=self._finisher.policy_digest,
             ner_model=self._finisher.ner_identity,
-            isolation=min(sorted(isolations), key=lambda level: level.count("+"), default=""),
+            isolation=reduce(weaker, sorted(isolations)) if isolations else "",
             pipeline_digest=self._pipeline_digest(),
         )
 

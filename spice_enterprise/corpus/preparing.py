@@ -106,4 +106,4 @@ def _text_digest(key: bytes, text: str) -> str:
 
 
 def _is_required(config: IngestConfig, policy: PiiPolicy) -> bool:
-    return config.sandbox == "required" or policy.sources.require_isolation == "namespace"
+    return config.sandbox == "required" or policy.sources.require_isolation == "network"

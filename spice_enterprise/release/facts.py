@@ -55,7 +55,9 @@ _PATTERNS: Final = (
     _Pattern("name", "text", re.compile(r"(?<=[a-z,;] )(?P<value>[A-Z][a-z]+(?: [A-Z][a-z]+){1,3})\b")),
 )
 _CELL: Final = re.compile(r"(?P<key>[A-Z][A-Za-z][A-Za-z /()'&-]{1,38}[A-Za-z)]): +(?P<value>[^\s:|][^:|\n]{0,38}?)[.;]?")
-_PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z_]{1,30}(?:_(?:[a-z0-9]{6,16}|HASH_[a-z2-7]{26}|ENC_[a-z2-7]{26,8192}))?\]|\bCANARY-[0-9a-f]+")
+_PLACEHOLDER: Final = re.compile(
+    r"\[[A-Z][A-Z_]{1,30}(?:_(?:[a-z0-9]{6,16}|HASH_[a-z2-7]{26}|ENC_[a-z2-7]{26,8192}))?\]|\bCANARY-[0-9a-f]+"
+)
 _BORDER: Final = re.compile(r"(?<=[.!?])[\"')\u201d]?\s+(?=[A-Z\"'(\u201c\[])|\n\s*\n|\n(?=\s*[^a-z\s])")
 _ABBREVIATION: Final = re.compile(
     r"\b(?:Inc|Corp|Ltd|Co|Mr|Mrs|Ms|Dr|Prof|No|Nos|St|vs|Art|Sec|Fig|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|[A-Z])\.$"

@@ -14,7 +14,7 @@ from spice_enterprise.records import sha256_hex
 
 @pytest.fixture(autouse=True)
 def quick_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "Sandbox", lambda **_: SimpleNamespace(parse=lambda _: [], isolation="namespace"))
+    monkeypatch.setattr(doctor, "Sandbox", lambda **_: SimpleNamespace(parse=lambda _: [], isolation="net+seccomp+user"))
 
 
 def by_name(found: tuple[Finding, ...]) -> dict[str, Finding]:
