@@ -148,10 +148,8 @@ def _is_mostly_text(line: bytes) -> bool:
     """True for a line that decodes to few objects, whatever it is."""
     if len(line) <= _MAX_STRUCTURE_BYTES:
         return True
-    count = text_bytes = 0
-    for count, text in enumerate(islice(_STRING.finditer(line), _MAX_TEXTS + 1), start=1):
-        text_bytes += text.end() - text.start()
-    return count <= _MAX_TEXTS and len(line) - text_bytes <= _MAX_STRUCTURE_BYTES
+    sizes = [text.end() - text.start() for text in islice(_STRING.finditer(line), _MAX_TEXTS + 1)]
+    return len(sizes) <= _MAX_TEXTS and len(line) - sum(sizes) <= _MAX_STRUCTURE_BYTES
 
 
 def _decode_parsed(data: dict[str, Any]) -> Parsed | None:
