@@ -105,7 +105,7 @@ class Document:
     acl_label: str = field(default="", repr=False)
     """Who may see it, as the source says; travels to every chunk. Scrubbed like a name."""
     owner: str = field(default="", repr=False)
-    """A keyed tag of the owner, such as `owner_k3f9abqt`; never the owner's name."""
+    """A keyed tag of the owner, such as `owner_k3f7abqt`; never the owner's name."""
     parser: str = field(default="", metadata=NOT_IN_ID)
     """What read the bytes, with its version."""
     language: str = field(default="", metadata=NOT_IN_ID)

@@ -1,7 +1,7 @@
 """Decide, replace, confirm: the only maker of `ScrubbedText`.
 
 In: raw text of a whole document, a PII policy, a detector and the workspace key; later, the values of all documents.
-Out: text in which each removed value is a placeholder such as `[PERSON_k3f9ab]`, the same one in every document.
+Out: text in which each removed value is a placeholder such as `[PERSON_k3f7ab]`, the same one in every document.
 Refuses: to return text in which the rules still find something (`E_RESIDUE`); to run without a detector.
 Not here: finding values (`finding.py`), what stands in their place (`surrogates.py`), the order of the passes (`ingest.py`).
 

@@ -1,7 +1,7 @@
 """What stands in the text where a value was removed.
 
 In: a value with its label, one spelling for all its mentions, the workspace key and the PII policy.
-Out: while a run is on, a long placeholder such as `[PERSON_k3f9abqt2m7xwz4c]`; once all documents are known, the text that
+Out: while a run is on, a long placeholder such as `[PERSON_k3f7abqt2m7xwz4c]`; once all documents are known, the text that
 stays: the same placeholder cut short, an invented value, or what the policy leaves readable.
 Refuses: to turn back a token of another key, or one that was changed (`E_VAULT_KEY`).
 Not here: finding values (`finding.py`), the words of invented ones (`pseudonyms.py`), keeping originals (`vault.py`).

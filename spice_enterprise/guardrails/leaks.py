@@ -5,7 +5,7 @@ Out: critical alerts that count canaries and personal data; never the values.
 Refuses: to go on unseeing: a detector that breaks is itself an alert that halts.
 Not here: the release's own look (`release/leak_checks.py`), copies of training text.
 
-Placeholders (`[PERSON_k3f9ab]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
+Placeholders (`[PERSON_k3f7ab]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
 prose (names, places, dates): a hit there says nothing about the corpus.
 """
 

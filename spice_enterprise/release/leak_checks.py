@@ -5,7 +5,7 @@ Out: two counts as `CheckResult`s: planted canaries, and detectable personal dat
 Refuses: nothing; zero hits in few looks is left to the gate, which asks for a least number of looks.
 Not here: the per-step look during training (`guardrails/leaks.py`), membership and extraction attacks.
 
-Placeholders (`[PERSON_k3f9ab]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
+Placeholders (`[PERSON_k3f7ab]`) are what scrubbing put there and do not count. Neither do kinds that a model invents freely in
 prose (names, places, dates): a hit there says nothing about the corpus.
 """
 
