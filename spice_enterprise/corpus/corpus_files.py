@@ -121,7 +121,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest. Raises `IntegrityError` E_CORPUS_FILES unless every file is the one it names."""
     try:
         manifest = decode(Manifest, json.loads((folder / MANIFEST).read_bytes()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _changed(MANIFEST) from error
     if manifest.schema != SCHEMA:
         raise _changed(MANIFEST)
