@@ -27,7 +27,7 @@ from spice_enterprise.corpus.detection import make_detector
 from spice_enterprise.corpus.preparing import Outcome, Preparer, rejected
 from spice_enterprise.corpus.scrub import Scrubber
 from spice_enterprise.corpus.staging import Prepared
-from spice_enterprise.errors import CorpusError, IntegrityError, SpiceError
+from spice_enterprise.errors import CorpusError, IntegrityError, SpiceError, boundary
 from spice_enterprise.policy import PiiPolicy
 from spice_enterprise.records import Document, Rejection, canonical_json, decode
 
@@ -75,6 +75,8 @@ class Workers:
         self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
         for _ in range(count):
             self._idle.put(None)
+        self._live: set[_Worker] = set()
+        self._is_closed = False
         self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="spice-worker")
 
     def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Iterable[Outcome]]]:
@@ -90,17 +92,16 @@ class Workers:
             yield first, future.result()
 
     def close(self) -> None:
-        """End every worker."""
+        """End every worker, also in the middle of a batch: what it was doing is done again by the next run."""
+        self._is_closed = True
+        for worker in tuple(self._live):
+            worker.end()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        while not self._idle.empty():
-            worker = self._idle.get()
-            if worker is not None:
-                worker.end()
 
     def _run(self, batch: Batch) -> list[Outcome]:
         outcomes = self._ask(batch)
-        if outcomes is not None:
-            return outcomes
+        if outcomes is not None or self._is_closed:
+            return outcomes or []
         alone = [Batch(documents=(d,), contents=(c,)) for d, c in zip(batch.documents, batch.contents, strict=True)]
         return [self._ask_alone(single) for single in alone]
 
@@ -112,7 +113,7 @@ class Workers:
 
     def _ask(self, batch: Batch) -> list[Outcome] | None:
         """Return what an idle worker says; None when it died of it."""
-        worker = self._idle.get() or _Worker(self._settings)
+        worker = self._idle.get() or self._started()
         outcomes: list[Outcome] | None = None
         try:
             outcomes = worker.ask(batch)
@@ -121,8 +122,16 @@ class Workers:
         finally:
             if outcomes is None:
                 worker.end()
+                self._live.discard(worker)
             self._idle.put(worker if outcomes is not None else None)
         return outcomes
+
+    def _started(self) -> "_Worker":
+        worker = _Worker(self._settings)
+        self._live.add(worker)
+        if self._is_closed:
+            worker.end()  # closing did not see it
+        return worker
 
 
 class _Worker:
@@ -130,7 +139,11 @@ class _Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "spice_enterprise.corpus.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "spice_enterprise.corpus.workers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # a traceback may quote the text that broke it
+            stderr=subprocess.DEVNULL,
         )
         self._in = cast("IO[bytes]", self._process.stdin)
         self._out = cast("IO[bytes]", self._process.stdout)
@@ -197,8 +210,9 @@ def main() -> None:
     while line := sys.stdin.buffer.readline():
         batch = _received(json.loads(line), sys.stdin.buffer)
         try:
-            preparer = preparer or settings.preparer()
-            outcomes = list(preparer.prepare(batch.documents, batch.contents))
+            with boundary("corpus"):
+                preparer = preparer or settings.preparer()
+                outcomes = list(preparer.prepare(batch.documents, batch.contents))
             _say(answers, {"outcomes": [_encoded(outcome) for outcome in outcomes]})
         except SpiceError as error:
             _say(answers, {"error": error.message, "code": error.code, "hint": error.hint})
