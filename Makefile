@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 # the recipe's own environment must not pick up another project's settings
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo test check clean
+.PHONY: demo test check nightly clean
 
 demo: $(READY)
 	@$(VENV)/bin/spice-enterprise demo
@@ -18,6 +18,9 @@ check: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+nightly: $(READY)
+	$(VENV)/bin/python -m benchmarks.mutations --executions 10000 $(if $(DATA),--data $(DATA))
 
 $(READY): pyproject.toml constraints.txt examples/models.txt examples/models_unstructured.txt
 	@echo "setting up $(VENV): a few minutes, once"

@@ -1,6 +1,7 @@
 """Bad settings, policies and command lines through the real command: one line, its code, exit status 2, no value shown."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,8 @@ def test_a_closed_stdout_changes_no_exit_code(tmp_path: Path) -> None:
 
 MANIFESTS = {
     "empty": b"", "no JSON": b"{", "list": b"[]", "wrong fields": b"{}", "infinite": b'{"documents": 1e999}', "zeros": bytes(500),
-    "no UTF-8": b"\xff\xfe{}", "tower of brackets": b"[" * 100_000, "number of too many digits": b'{"documents": ' + b"9" * 5_000 + b"}",
+    "no UTF-8": b"\xff\xfe{}", "tower of brackets": b"[" * 100_000,
+    "number of too many digits": b'{"documents": ' + b"9" * 5_000 + b"}",
 }  # fmt: skip
 
 
@@ -181,3 +183,16 @@ def test_a_bad_manifest_is_told(tmp_path: Path, kind: str) -> None:
     assert (done.exit_code, done.stdout) == (5, "")
     assert done.stderr.splitlines()[-1].startswith(("E_CORPUS_FILES: ", "E_RECORD: "))
     assert CANARY not in done.output
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "bad_input.md"
+
+
+def test_the_page_has_every_kind_and_names_tests_that_exist() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    rows = [row.split("|")[1] for row in text.splitlines() if re.match(r"\| \d", row)]
+    assert {int(number) for row in rows for number in re.findall(r"\d+", row)} == set(range(1, 75))
+    for test, path in re.findall(r"\[`(test_\w+)`\]\(([^)\s]+)\)", text):
+        assert f"def {test}(" in (PAGE.parent / path).read_text(encoding="utf-8"), test
