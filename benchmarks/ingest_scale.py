@@ -60,7 +60,7 @@ def ingest(source: Path, out: Path, workspace: Path, *flags: str) -> Run:
         "print(json.dumps([done.returncode,used.ru_utime+used.ru_stime,used.ru_maxrss/1024,done.stderr.decode()[-400:]]))"
     )
     outer = [sys.executable, "-c", measure, *command(source, out, workspace, *flags)]
-    code, cpu_s, peak_mib, said = json.loads(subprocess.run(outer, check=True, capture_output=True).stdout)
+    code, cpu_s, peak_mib, said = json.loads(subprocess.run(outer, check=True, capture_output=True).stdout)  # noqa: S603 - our own command
     if code:
         raise SystemExit(f"ingest ended with {code}: {said}")
     return Run(time.monotonic() - begun, cpu_s, peak_mib, json.loads((out / "manifest.json").read_bytes()))
@@ -77,7 +77,8 @@ def speed(data: Path, work: Path, workspace: Path) -> Iterator[str]:
     yield "| input | documents | pages | KB of text | CPU s | of that start | KB/CPU-s | pages/CPU-s |"
     yield "|---|---|---|---|---|---|---|---|"
     (work / "one").mkdir()
-    (work / "one" / "a.txt").write_text("The supplier delivers the goods to the buyer on working days, as the order says. " * 3, encoding="utf-8")
+    sentence = "The supplier delivers the goods to the buyer on working days, as the order says. "
+    (work / "one" / "a.txt").write_text(sentence * 3, encoding="utf-8")
     start_s = ingest(work / "one", work / "out-one", workspace).cpu_s
     for name, folder, pattern in (
         ("contracts, text", data / "corpus_contracts" / "text", "*.txt"),
@@ -115,7 +116,7 @@ def equality(work: Path, workspace: Path, kills: int) -> Iterator[str]:
     yield "|---|---|"
     ingest(source, work / "two", workspace, "--workers", "2")
     yield f"| two workers | {digests(work / 'two') == expected} |"
-    rng = random.Random(11)
+    rng = random.Random(11)  # noqa: S311 - instants, no secret
     same = 0
     for number in range(kills):
         out = work / f"killed-{number}"
@@ -127,7 +128,7 @@ def equality(work: Path, workspace: Path, kills: int) -> Iterator[str]:
 
 
 def _kill_after(seconds: float, words: Sequence[str]) -> None:
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our own command
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -171,7 +172,7 @@ def silence(data: Path, work: Path, workspace: Path) -> Iterator[str]:
 def _attempts(words: Sequence[str], trace: Path) -> int:
     """Count connects and datagrams to addresses that are not loopback."""
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
-    subprocess.run(["strace", "-f", "-qq", "-e", calls, "-o", str(trace), *words], check=False, capture_output=True)
+    subprocess.run(["strace", "-f", "-qq", "-e", calls, "-o", str(trace), *words], check=False, capture_output=True)  # noqa: S603, S607 - our own command
     internet = re.compile(r"sa_family=AF_INET6?, .*")
     lines = [line for line in trace.read_text(encoding="utf-8", errors="replace").splitlines() if internet.search(line)]
     return sum(not re.search(r'inet_addr\("127\.|"::1"', line) for line in lines)
