@@ -23,7 +23,7 @@ _CAPS_WORD: Final = re.compile(r"(?<![\w])[^\W\d_][^\W\d_]{2,}")
 
 _NEVER: Final = NEVER_NAMES - ALSO_NAMES
 _PARAGRAPH: Final = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")
-_THREE_WORDS: Final = re.compile(r"[^\W\d_]{2,}[\W\d_]+[^\W\d_]{2,}[\W\d_]+[^\W\d_]{2,}")
+_THREE_WORDS: Final = re.compile(r"(?<![^\W\d_])[^\W\d_]{2,}+[\W\d_]++[^\W\d_]{2,}+[\W\d_]++[^\W\d_]{2}")
 _SMALL_WORD: Final = re.compile(r"(?<![\w'’@./])[^\W\d_]{2,}(?![@/\w]|\.\w)")
 
 

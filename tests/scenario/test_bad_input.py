@@ -26,6 +26,7 @@ import pytest
 from spice_enterprise import corpus_page, offline
 from spice_enterprise.corpus import sandbox
 from spice_enterprise.corpus.detectors import PatternDetector
+from spice_enterprise.corpus.windows import small_paragraphs
 from spice_enterprise.errors import CorpusError
 from spice_enterprise.job import SpiceAdapterJob
 from spice_enterprise.policy import load_pii
@@ -376,3 +377,9 @@ def test_thousands_of_empty_files_are_listed_one_by_one(tmp_path: Path) -> None:
     ran = ingest(tmp_path, folder_of(tmp_path, files), "out")
     assert dict(ran.manifest.rejected) == {"E_EMPTY": 3_000}
     assert refusal(tmp_path / "b", files, max_documents=2_000).code == "E_LIMIT"
+
+
+def test_a_word_without_end_is_looked_at_in_time() -> None:
+    begun = time.monotonic()
+    assert list(small_paragraphs("a" * 100_000 + "!")) == []
+    assert time.monotonic() - begun < 10.0
