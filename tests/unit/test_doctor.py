@@ -66,12 +66,6 @@ def test_gpus_are_listed_from_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert (doctor._gpu().status, doctor._gpu().detail) == ("ok", "A Card")
 
 
-@pytest.mark.parametrize(("flags", "words"), [("avx2 avx512_bf16", "bfloat16 native"), ("avx2", "float32 is used")])
-def test_the_processor_says_whether_bfloat16_is_native(monkeypatch: pytest.MonkeyPatch, flags: str, words: str) -> None:
-    monkeypatch.setattr(doctor, "_field", lambda *_: flags)
-    assert words in doctor._processor().detail
-
-
 @pytest.mark.parametrize(("value", "status"), [(" 99999999 kB", "ok"), (" 1000 kB", "warn"), ("", "warn")])
 def test_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch, value: str, status: str) -> None:
     monkeypatch.setattr(doctor, "_field", lambda *_: value)
