@@ -107,10 +107,11 @@ class Assembly:
 
     def _listing(self) -> "Listing":
         from spice_enterprise.corpus.listing import Listing
+        from spice_enterprise.corpus.preparing import is_required
         from spice_enterprise.corpus.sandbox import RawDocument, Sandbox
 
         ingest = self.config.ingest
-        sandbox = Sandbox(is_required=ingest.sandbox == "required")
+        sandbox = Sandbox(is_required=is_required(ingest, self.pii_policy))
         return Listing(
             key=self._tenant_key,
             scrub_name=self._scrubber.scrub_name,

@@ -108,6 +108,12 @@ def _ingest_stage(out: Out, settings: JobConfig) -> None:
 def _ingest_to(out: Out, settings: JobConfig, folder: Path) -> None:
     """Make a corpus in a folder of its own."""
     _check_out(folder, settings.corpus)
+    if not is_url(settings.corpus) and settings.workspace_dir.resolve().is_relative_to(Path(settings.corpus).resolve()):
+        raise ConfigError(
+            f"--workspace {settings.workspace_dir}: lies in the source, so its keys would be read as documents",
+            code="E_OUT",
+            hint="name a workspace outside of the source",
+        )
     policy = load_pii(settings.policies.pii)
     _say_what_stands(folder)
     with IngestScreen() as screen:

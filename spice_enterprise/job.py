@@ -396,7 +396,12 @@ class SpiceAdapterJob:
         """Return the settings MLflow shows: numbers and closed words, no paths."""
         dumped = self.config.model_dump(mode="json", include={"seed", "offline", "ingest", "selfplay", "training", "exam"})
         sections = {name: keys for name, keys in dumped.items() if isinstance(keys, dict)}
-        shown = {f"{name}.{key}": str(value) for name, keys in sections.items() for key, value in keys.items()}
+        shown = {
+            f"{name}.{key}": str(value)
+            for name, keys in sections.items()
+            for key, value in keys.items()
+            if key not in ("acl_label", "ner_model", "token_classifier", "gliner")
+        }
         return {**shown, "seed": str(self.config.seed), "config_digest": self.config.digest()}
 
     def _facts(self) -> Facts:

@@ -14,7 +14,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -46,11 +46,9 @@ class CorpusWriter:
     """Streams finished documents into a folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Write into `folder`; nothing there changes its final name before `close`."""
+        """Write into `folder`; an earlier corpus there stays until `close`."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            (folder / MANIFEST).unlink()
         self._stack = ExitStack()
         self._open = {name: self._stack.enter_context(_staged(folder / name).open("wb")) for name in (CHUNKS, DOCUMENTS)}
         self._counts: dict[str, Counter[str]] = {
@@ -83,6 +81,7 @@ class CorpusWriter:
             file.flush()
             os.fsync(file.fileno())
         self._stack.close()
+        (self._folder / MANIFEST).unlink(missing_ok=True)
         for name in self._open:
             _staged(self._folder / name).replace(self._folder / name)
         durable.write_file(self._folder / REJECTIONS, b"".join(canonical_json(r) + b"\n" for r in rejections))

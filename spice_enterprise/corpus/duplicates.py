@@ -9,6 +9,7 @@ Near copies are found by rensa: MinHash over shingles of five words, looked up b
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 from rensa import RMinHash, RMinHashLSH
@@ -32,18 +33,38 @@ class Duplicates:
         self._lsh = RMinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, num_bands=bands)
 
     def add(self, text: str) -> int | None:
-        """Remember a text and return the number (from 0, in order of adding) of an earlier one it repeats, the first of them."""
+        """Remember a text and return the number (from 0, in order of adding) of the first one that it repeats.
+
+        What repeats another text is not compared with later ones: a thousand copies cost no more than two.
+        """
+        number, signature, earlier = self._signed(text)
+        near = [earlier] if earlier is not None else self._near(signature)
+        if not near:
+            self._lsh.insert(number, signature)
+        return near[0] if near else None
+
+    def relatives(self, text: str) -> list[int]:
+        """Remember a text and return the numbers of all that it repeats."""
+        number, signature, earlier = self._signed(text)
+        near = [earlier] if earlier is not None else self._near(signature)
+        if earlier is None:
+            self._lsh.insert(number, signature)
+        return near
+
+    def _signed(self, text: str) -> tuple[int, RMinHash, int | None]:
+        """Return a new number, the text's signature, and the number of an exact copy."""
         number = len(self._signatures)
         words = text.casefold().split()
         signature = RMinHash(num_perm=_PERMUTATIONS, seed=_SEED)
         signature.update(_shingles(words))
         self._signatures.append(signature)
         earlier = self._by_digest.setdefault(hashlib.blake2b(" ".join(words).encode(), digest_size=16).digest(), number)
-        if earlier != number or self._threshold >= 1.0:
-            return earlier if earlier != number else None
-        near = sorted(n for n in self._lsh.query(signature) if self._signatures[n].jaccard(signature) >= self._threshold)
-        self._lsh.insert(number, signature)
-        return near[0] if near else None
+        return number, signature, earlier if earlier != number else None
+
+    def _near(self, signature: RMinHash) -> list[int]:
+        if self._threshold >= 1.0:
+            return []
+        return sorted(n for n in self._lsh.query(signature) if self._signatures[n].jaccard(signature) >= self._threshold)
 
 
 def _shingles(words: list[str]) -> list[str]:
@@ -57,10 +78,13 @@ class Families:
     def __init__(self) -> None:
         self._parents: list[int] = []
 
-    def add(self, relative: int | None) -> None:
-        """Add the next thing, beside the earlier one it is related to, or alone."""
+    def add(self, relatives: Sequence[int]) -> None:
+        """Add the next thing, and join it with the families of its relatives."""
         number = len(self._parents)
-        self._parents.append(number if relative is None else self.of(relative))
+        self._parents.append(number)
+        for family in {self.of(relative) for relative in relatives}:
+            first, second = sorted((family, self.of(number)))
+            self._parents[second] = first
 
     def of(self, number: int) -> int:
         """Return the first member of the family of `number`."""

@@ -189,12 +189,16 @@ def _pieces(span: Span, blocks: Sequence[tuple[int, int]], text: str) -> Iterato
     """Yield what is left of a span outside `blocks`, trimmed; nothing is left of bits without two letters or digits."""
     start = span.start
     for block_start, block_end in [*blocks, (span.end, span.end)]:
-        piece = _trimmed(text, start, min(block_start, span.end), span.entity)
+        end = min(block_start, span.end)
+        # what a policy names is removed as it stands, however short
+        piece = ((start, end) if start < end else None) if span.detector == POLICY else _trimmed(text, start, end, span.entity)
         if piece is not None:
             yield dataclasses.replace(span, start=piece[0], end=piece[1])
         start = max(start, block_end)
 
 
+POLICY: Final = "policy"
+"""What `policy.py` calls a finding of its own lists and patterns."""
 _EDGE: Final = " \t\n\f\r,;:'’\"“”"
 _NAMED_EDGE: Final = _EDGE + ".()[]<>|*#&/–-"
 

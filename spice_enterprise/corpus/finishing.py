@@ -17,6 +17,7 @@ from typing import Final
 from spice_enterprise.config import IngestConfig
 from spice_enterprise.corpus.chunking import CountTokens, Cut, cut_document, page_of
 from spice_enterprise.corpus.duplicates import Duplicates, Families
+from spice_enterprise.corpus.finding import NAME_LABEL
 from spice_enterprise.corpus.people import linked
 from spice_enterprise.corpus.preparing import rejected
 from spice_enterprise.corpus.quality import RunningLines, unfit
@@ -31,6 +32,8 @@ from spice_enterprise.records import Chunk, Document, Rejection, Split
 
 OnDocument = Callable[[str, int], None]
 """Told of each document in a pass: (pass name, documents done)."""
+_ONE_PERSON: Final = frozenset({"replace", "pseudonymise", "hash"})
+"""Actions whose result says who is meant and not how a name was written."""
 _SWEEPING: Final = "swept"
 _CUTTING: Final = "cut"
 
@@ -82,7 +85,7 @@ class Finisher:
         splits = split_documents(documents, families, seed=self.seed, **shares)
         chunks_seen = Duplicates(self.config.near_duplicate)
         for done, (digest, split) in enumerate(zip(kept, splits, strict=True), 1):
-            finished = self._cut(_staged(stage, digest), split, sweeper, chunks_seen, left_out)
+            finished = self._cut(_staged(stage, digest, is_swept=True), split, sweeper, chunks_seen, left_out)
             if isinstance(finished, Rejection):
                 left_out.rejections.append(finished)
             else:
@@ -97,11 +100,13 @@ class Finisher:
         tags = {m.group() for rejection in left_out.rejections for m in PLACEHOLDER.finditer(rejection.uri)}
         renderings: dict[str, str] = {}
         name_parts: set[str] = set()
+        words: set[str] = set()
         people: dict[str, str] = {}
         kept = []
         for digest in listed:
             prepared = _staged(stage, digest)
-            tags.update(m.group() for m in PLACEHOLDER.finditer(prepared.document.uri))
+            named = f"{prepared.document.uri} {prepared.document.acl_label}"
+            tags.update(m.group() for m in PLACEHOLDER.finditer(named))
             if prepared.text_digest in texts:
                 left_out.rejections.append(rejected(prepared.document, "E_DEDUP", "the same text as an earlier document"))
                 continue
@@ -109,12 +114,14 @@ class Finisher:
             kept.append(digest)
             index.add(prepared.entries)
             name_parts.update(prepared.name_parts)
+            words.update(prepared.words)
             people.update((spelling, placeholder) for placeholder, spelling in prepared.people)
             renderings.update(prepared.renderings)
             tags.update(m.group() for m in PLACEHOLDER.finditer(prepared.text))
             running.add(prepared.document.source_kind, prepared.text)
-        sweeper = Sweeper(self.policy, self.key, index, frozenset(name_parts))
-        same = {people[one]: people[other] for one, other in linked(people).items()}
+        sweeper = Sweeper(self.policy, self.key, index, frozenset(name_parts), frozenset(words))
+        is_linked = self.policy.rule(NAME_LABEL).action in _ONE_PERSON
+        same = {people[one]: people[other] for one, other in linked(people).items()} if is_linked else {}
         final = {**assign(tags - same.keys(), self.policy, sweeper.is_real), **renderings}
         return kept, sweeper.with_final(final | {one: final.get(other, other) for one, other in same.items()}), running
 
@@ -126,8 +133,8 @@ class Finisher:
         documents = []
         for done, digest in enumerate(kept, 1):
             prepared = sweeper.sweep(_staged(stage, digest), running)
-            stage.save(prepared)
-            families.add(near.add(prepared.text))
+            stage.save(prepared, is_swept=True)
+            families.add(near.relatives(prepared.text))
             documents.append(prepared.document)
             on_document(_SWEEPING, done)
         return [families.of(number) for number in range(len(kept))], documents
@@ -136,7 +143,8 @@ class Finisher:
         self, prepared: Prepared, split: Split, sweeper: Sweeper, chunks_seen: Duplicates, left_out: LeftOut
     ) -> Finished | Rejection:
         """Render, cut, filter and confirm one document."""
-        document = dataclasses.replace(prepared.document, uri=sweeper.name(prepared.document.uri))
+        uri, label = sweeper.name(prepared.document.uri), sweeper.name(prepared.document.acl_label)
+        document = dataclasses.replace(prepared.document, uri=uri, acl_label=label)
         rendered = sweeper.render(prepared.text)
         least = min(self.config.min_chunk_tokens, self.config.chunk_tokens)
         protected = [(r.start, r.end) for r in rendered.redactions]
@@ -196,8 +204,8 @@ class Finisher:
         return any(hidden[span.start : span.end].strip(FILLER + ".,;:") for span in found)
 
 
-def _staged(stage: Stage, keyed_digest: str) -> Prepared:
-    prepared = stage.load(keyed_digest)
+def _staged(stage: Stage, keyed_digest: str, *, is_swept: bool = False) -> Prepared:
+    prepared = stage.load(keyed_digest, is_swept=is_swept)
     assert prepared is not None  # noqa: S101 - the first pass put it there, and this run holds the lock
     return prepared
 

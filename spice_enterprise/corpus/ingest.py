@@ -9,6 +9,7 @@ Not here: how any one step works. Raw text is a local variable of the first pass
 list and read -> prepare each document, in any process -> finish all of them together -> write
 """
 
+import dataclasses
 import fcntl
 import hashlib
 import hmac
@@ -166,6 +167,10 @@ class CorpusIngestor:
         prepared = stage.load(document.keyed_digest)
         if prepared is None or prepared.document.uri != document.uri:
             return False
+        if _marks(prepared.document) != _marks(document):
+            acl_label, owner, source_kind = _marks(document)
+            now = dataclasses.replace(prepared.document, acl_label=acl_label, owner=owner, source_kind=source_kind)
+            stage.save(dataclasses.replace(prepared, document=now))
         tally.digests.append(document.keyed_digest)
         tally.done += 1
         tally.isolations.add(prepared.isolation)
@@ -275,6 +280,11 @@ class CorpusIngestor:
             isolation=reduce(weaker, sorted(isolations)) if isolations else "",
             pipeline_digest=self._pipeline_digest(),
         )
+
+
+def _marks(document: Document) -> tuple[str, str, str]:
+    """Return what a source says of a document beside its name and bytes: it may change between two starts."""
+    return document.acl_label, document.owner, document.source_kind
 
 
 def _batches(items: Iterator[tuple[Document, bytes]]) -> Iterator[Batch]:

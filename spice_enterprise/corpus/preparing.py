@@ -44,7 +44,7 @@ class Preparer:
         self._scrubber = scrubber
         self._key = key
         options = ParseOptions(carried=policy.carried_fields(), parser=config.parser, ocr=config.ocr)
-        self._sandbox = Sandbox(is_required=_is_required(config, policy), options=options)
+        self._sandbox = Sandbox(is_required=is_required(config, policy), options=options)
 
     def prepare(self, documents: Sequence[Document], contents: Sequence[bytes]) -> Iterator[Outcome]:
         """Yield one outcome per document, in order; all are parsed first, because they share a parser child."""
@@ -74,6 +74,7 @@ class Preparer:
                 entries=scrubbed.entries,
                 renderings=scrubbed.renderings,
                 name_parts=scrubbed.name_parts,
+                words=scrubbed.words,
                 people=scrubbed.people,
                 text_digest=_text_digest(self._key, text),
                 isolation=self._sandbox.isolation,
@@ -105,5 +106,6 @@ def _text_digest(key: bytes, text: str) -> str:
     return hmac.new(key, b"text|" + " ".join(text.split()).encode(), hashlib.sha256).hexdigest()
 
 
-def _is_required(config: IngestConfig, policy: PiiPolicy) -> bool:
+def is_required(config: IngestConfig, policy: PiiPolicy) -> bool:
+    """True when config or policy refuses to parse where the kernel cannot keep the child from the network."""
     return config.sandbox == "required" or policy.sources.require_isolation == "network"

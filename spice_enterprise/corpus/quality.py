@@ -8,7 +8,8 @@ Not here: personal data (`scrub.py`), repetition (`duplicates.py`).
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final, Literal
 
 import pycld2
@@ -22,7 +23,10 @@ _LEAST_LETTERS: Final = 60
 _LEAST_SHARE_PERCENT: Final = 60
 _WORDS: Final = re.compile(r"[^\W\d_]+")
 _EDGE_LINES: Final = 4
+_LEAST_LINES: Final = 16
+"""In a shorter document every line stands near an end, and the lines of a form are what it says."""
 _LEAST_LINE_CHARS: Final = 12
+_PAGE_NUMBER: Final = re.compile(r"\b(?:page|p\.) ?\d{1,4}(?: ?(?:of|/) ?\d{1,4})?\b", re.IGNORECASE)
 _LEAST_DOCUMENTS: Final = 8
 
 
@@ -70,23 +74,33 @@ class RunningLines:
     def add(self, source_kind: str, text: str) -> None:
         """Count the outer lines of one document."""
         self._documents[source_kind] += 1
-        for shape in {_shape(text[start:end]) for start, end in _outer_lines(text)}:
+        top, bottom = _outer_lines(text)
+        for shape in {_shape(text[start:end]) for start, end in (*top, *bottom)} - {b""}:
             self._counts[source_kind, shape] += 1
 
     def in_text(self, source_kind: str, text: str) -> list[tuple[int, int]]:
-        """Return (start, end) of the outer lines of `text` that stand in more than half of the source's documents."""
+        """Return (start, end) of the lines at the ends of `text` that stand in more than half of the source's documents."""
         documents = self._documents[source_kind]
         if documents < _LEAST_DOCUMENTS:
             return []
-        return [(a, b) for a, b in _outer_lines(text) if 2 * self._counts[source_kind, _shape(text[a:b])] > documents]
+
+        def is_running(place: tuple[int, int]) -> bool:
+            return 2 * self._counts[source_kind, _shape(text[place[0] : place[1]])] > documents
+
+        top, bottom = _outer_lines(text)
+        # from each end inwards: what stands behind a line of the document's own is its own too
+        return [*takewhile(is_running, top), *reversed(list(takewhile(is_running, reversed(bottom))))]
 
 
-def _outer_lines(text: str) -> Iterable[tuple[int, int]]:
-    """Return the places of the first and last lines that are long enough to be told apart."""
-    lines = [m.span() for m in re.finditer(r"[^\n]+", text) if len(m.group().strip()) >= _LEAST_LINE_CHARS]
-    return lines if len(lines) <= 2 * _EDGE_LINES else [*lines[:_EDGE_LINES], *lines[-_EDGE_LINES:]]
+def _outer_lines(text: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the places of the first and of the last lines; none of a short document."""
+    lines = [m.span() for m in re.finditer(r"[^\n\f]+", text) if m.group().strip()]
+    if len(lines) < _LEAST_LINES:
+        return [], []
+    return lines[:_EDGE_LINES], lines[-_EDGE_LINES:]
 
 
 def _shape(line: str) -> bytes:
-    """Return a line without its numbers: page 3 of 7 is the same line on every page."""
-    return re.sub(r"\d+", "#", line).strip().encode()
+    """Return a line without its page number; a short line has no shape of its own."""
+    plain = _PAGE_NUMBER.sub("page", line).strip()
+    return plain.encode() if len(plain) >= _LEAST_LINE_CHARS else b""

@@ -6,8 +6,8 @@ Refuses: to return text in which the rules still find something (`E_RESIDUE`); t
 Not here: finding values (`finding.py`), what stands in their place (`surrogates.py`), the order of the passes (`ingest.py`).
 
 `Scrubber` knows one document and leaves long placeholders. `Sweeper` knows the values of all documents: it replaces what
-only another document showed to be personal, and gives every placeholder its final form. Scrubbing scrubbed text changes
-nothing.
+only another document showed to be personal, and gives every placeholder its final form. In scrubbed text there is
+nothing more to remove.
 """
 
 import copy
@@ -25,7 +25,7 @@ from typing import Final
 
 from spice_enterprise.config import IngestConfig
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.finding import NAME_LABEL, RUN, Mentions, find_all, is_telling, masked, settled
+from spice_enterprise.corpus.finding import NAME_LABEL, NAMED_LABELS, RUN, Mentions, find_all, is_telling, masked, settled
 from spice_enterprise.corpus.people import name_parts
 from spice_enterprise.corpus.quality import RunningLines
 from spice_enterprise.corpus.sources import MEDIA_TYPES
@@ -55,6 +55,8 @@ class Scrubbed:
     entries: tuple[Entry, ...] = field(repr=False)
     renderings: tuple[tuple[str, str], ...] = field(repr=False)
     name_parts: tuple[str, ...] = field(repr=False)
+    words: tuple[str, ...] = field(repr=False)
+    """Keyed digests of the words of its names of people, things and places: no invented value may have one."""
     people: tuple[tuple[str, str], ...] = field(repr=False)
     """(long placeholder, keyed spelling of the name), to tell who is who in other documents."""
     originals: tuple[tuple[str, str], ...] = field(repr=False)
@@ -125,6 +127,7 @@ class Scrubber:
         Raises:
             ScrubError: `E_RESIDUE` when the rules still find something after `MAX_ROUNDS` passes.
         """
+        text = _without_foreign_placeholders(text)
         work = _Work(Mentions(text), self._placeholders, document_key)
         detector = self._detector
         for _ in range(MAX_ROUNDS):
@@ -149,26 +152,26 @@ class Scrubber:
         tags = {match.group() for match in PLACEHOLDER.finditer(scrubbed.text)}
         index = ValueIndex(self._key)
         index.add(scrubbed.entries)
-        sweeper = Sweeper(self._policy, self._key, index, frozenset(scrubbed.name_parts))
+        sweeper = Sweeper(self._policy, self._key, index, frozenset(scrubbed.name_parts), frozenset(scrubbed.words))
         final = {**assign(tags, self._policy, sweeper.is_real), **dict(scrubbed.renderings)}
         return sweeper.with_final(final).render(scrubbed.text), scrubbed
 
     def scrub_name(self, name: str) -> str:
         """Return a relative path without what is detected in it; the suffix of a known kind of file stays."""
-        stem, spoken, suffix = _spoken(name)
+        stem, spoken, suffix = _spoken(_without_foreign_placeholders(name))
         # ids keep their hyphens and dots, names lose them: both readings in one go
         readings = f"{re.sub(r'[_+]', ' ', masked(stem))}\n\n{spoken}"
         second = len(stem) + 2
         found = [
             dataclasses.replace(span, start=span.start - offset, end=span.end - offset)
-            for span in self._detector.detect(readings)
+            for span in (*self._detector.detect(readings), *self._policy.find(readings))
             for offset in (0 if span.end <= len(stem) else second,)
             if span.start >= offset
         ]
         # a file name is no sentence: what the model calls an organisation or a place there is mostly neither
         telling = [span for span in found if span.entity not in _NEED_CONTEXT or span.detector != _NER]
         spans = settled(self._wanted(telling, stem), stem)
-        return _replace(stem, spans, _Work(Mentions(stem), self._placeholders)) + suffix
+        return _replace(stem, spans, _Work(Mentions(stem), self._placeholders, name)) + suffix
 
     def _find(self, text: str, mentions: Mentions, detector: Detector) -> list[Span]:
         """Detect, and add the other mentions of everything found in this document so far."""
@@ -182,12 +185,14 @@ class Scrubber:
     def _result(self, text: str, work: "_Work") -> Scrubbed:
         entries = {e.whole: e for v in work.values if (e := self._index.entry(v.value, v.entity, v.placeholder))}
         parts = {part for v in work.values if v.entity == NAME_LABEL for part in name_parts(v.value)}
+        words = {run.casefold() for v in work.values if v.entity in NAMED_LABELS for run in RUN.findall(v.value)}
         return Scrubbed(
             text=ScrubbedText(text),
             removed=tuple(sorted(work.removed.items())),
             entries=tuple(entries[whole] for whole in sorted(entries)),
             renderings=tuple(sorted(work.renderings.items())),
             name_parts=tuple(sorted(_part_digest(self._key, p) for p in parts if is_telling(p, NAME_LABEL))),
+            words=tuple(sorted(_part_digest(self._key, word) for word in words if is_telling(word, NAME_LABEL))),
             people=self._people(work.values),
             originals=self._originals(work.values),
         )
@@ -251,12 +256,15 @@ def _replace(text: str, spans: Sequence[Span], work: _Work) -> str:
 class Sweeper:
     """Applies the values of all documents to one of them."""
 
-    def __init__(self, policy: PiiPolicy, key: bytes, index: ValueIndex, name_part_digests: frozenset[str]) -> None:
-        """Take what the first pass gathered: every value of the run, and keyed digests of the parts of persons' names."""
+    def __init__(
+        self, policy: PiiPolicy, key: bytes, index: ValueIndex, name_parts: frozenset[str], words: frozenset[str] = frozenset()
+    ) -> None:
+        """Take what the first pass gathered: every value of the run, and keyed digests of parts of names and of their words."""
         self._wanted = PolicyFilter(policy)
         self._key = key
         self._index = index
-        self._name_parts = name_part_digests
+        self._name_parts = name_parts
+        self._words = words
         self._final: Mapping[str, str] = {}
 
     def with_final(self, final: Mapping[str, str]) -> "Sweeper":
@@ -266,21 +274,27 @@ class Sweeper:
         return named
 
     def is_real(self, candidate: str) -> bool:
-        """True when an invented value reads like a real one of the corpus, or like a part of a real name."""
-        return any(True for _ in self._index.find(candidate)) or any(self._is_name_part(run) for run in RUN.findall(candidate))
+        """True when an invented value reads like a real one of the corpus, or like a word of a real name."""
+        digests = {_part_digest(self._key, run.casefold()) for run in RUN.findall(candidate)}
+        return any(True for _ in self._index.find(candidate)) or not digests.isdisjoint(self._words | self._name_parts)
 
     def sweep(self, prepared: Prepared, running: RunningLines) -> Prepared:
         """Return a document without what other documents showed to be personal, and without its source's letterhead."""
         text = prepared.text
+        removed_chars = 0
         for start, end in reversed(running.in_text(prepared.document.source_kind, text)):
             text = ScrubbedText(text[:start] + text[end:])
+            removed_chars += end - start
         readings = self._readings(text)
         if not readings and text == prepared.text:
             return prepared
         for start, end, _, placeholder in reversed(readings):
             text = ScrubbedText(text[:start] + placeholder + text[end:])
         removed = Counter(dict(prepared.removed)) + Counter(entity for _, _, entity, _ in readings)
-        return dataclasses.replace(prepared, text=text, removed=tuple(sorted(removed.items())))
+        document = prepared.document
+        if removed_chars:
+            document = dataclasses.replace(document, hidden=(*document.hidden, ("running_line", removed_chars)))
+        return dataclasses.replace(prepared, document=document, text=text, removed=tuple(sorted(removed.items())))
 
     def render(self, text: ScrubbedText) -> Rendered:
         """Return a document in its final form; form feeds become page offsets."""
@@ -321,6 +335,11 @@ class Sweeper:
 
 def _part_digest(key: bytes, part: str) -> str:
     return hmac.new(key, b"name part|" + part.encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def _without_foreign_placeholders(text: str) -> str:
+    """Return raw text in which nothing reads like a placeholder: what stands in brackets there is to be looked at."""
+    return PLACEHOLDER.sub(lambda match: f"({match.group()[1:-1].replace('_', ' ')})", text)
 
 
 def _folded(value: str) -> str:

@@ -35,6 +35,8 @@ class Prepared:
     """(long placeholder, final text) where the policy leaves a part readable, such as a year."""
     name_parts: tuple[str, ...] = field(repr=False)
     """Keyed digests of the parts of its persons' names, for the search in file names."""
+    words: tuple[str, ...] = field(repr=False)
+    """Keyed digests of the words of its names, of people, things and places."""
     people: tuple[tuple[str, str], ...] = field(repr=False)
     """(long placeholder, keyed spelling) of its persons, to tell who is who in other documents."""
     text_digest: str
@@ -51,14 +53,15 @@ class Stage:
         self._root = folder / FOLDER
         self._folder = self._root / pipeline_digest.removeprefix("sha256:")[:16]
 
-    def save(self, prepared: Prepared) -> None:
-        """Write one document durably."""
-        durable.write_file(self._path(prepared.document.keyed_digest), canonical_json(prepared), mode=durable.PRIVATE)
+    def save(self, prepared: Prepared, *, is_swept: bool = False) -> None:
+        """Write one document durably; a swept one apart, since what the others show may be different next time."""
+        path = self._path(prepared.document.keyed_digest, is_swept=is_swept)
+        durable.write_file(path, canonical_json(prepared), mode=durable.PRIVATE)
 
-    def load(self, keyed_digest: str) -> Prepared | None:
+    def load(self, keyed_digest: str, *, is_swept: bool = False) -> Prepared | None:
         """Return a document, or None when it is not there or damaged."""
         try:
-            return decode(Prepared, json.loads(self._path(keyed_digest).read_bytes()))
+            return decode(Prepared, json.loads(self._path(keyed_digest, is_swept=is_swept).read_bytes()))
         except (FileNotFoundError, ValueError, IntegrityError):
             return None
 
@@ -70,5 +73,6 @@ class Stage:
         """Delete everything staged, of any pipeline: the corpus is written."""
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def _path(self, keyed_digest: str) -> Path:
-        return self._folder / keyed_digest[:2] / f"{keyed_digest[2:40]}.json"
+    def _path(self, keyed_digest: str, *, is_swept: bool = False) -> Path:
+        folder = self._folder.with_name(f"{self._folder.name}-swept") if is_swept else self._folder
+        return folder / keyed_digest[:2] / f"{keyed_digest[2:40]}.json"

@@ -113,14 +113,15 @@ class Workers:
 
     def _ask(self, batch: Batch) -> list[Outcome] | None:
         """Return what an idle worker says; None when it died of it."""
-        worker = self._idle.get() or self._started()
+        worker = self._idle.get()
         outcomes: list[Outcome] | None = None
         try:
+            worker = worker or self._started()
             outcomes = worker.ask(batch)
-        except (OSError, ValueError, IntegrityError):
+        except (ConnectionError, ValueError, IntegrityError):
             return None
         finally:
-            if outcomes is None:
+            if outcomes is None and worker is not None:
                 worker.end()
                 self._live.discard(worker)
             self._idle.put(worker if outcomes is not None else None)
@@ -139,7 +140,8 @@ class _Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "spice_enterprise.corpus.workers"],
+            # -P: a file of the documents' folder must not be imported in place of a library
+            [sys.executable, "-P", "-m", "spice_enterprise.corpus.workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # a traceback may quote the text that broke it

@@ -40,6 +40,15 @@ def test_short_texts_are_compared_as_a_whole():
 
 def test_families_are_transitive_and_named_by_their_first_member():
     families = Families()
-    for relative in (None, None, 0, 2, 1, 3):
-        families.add(relative)
+    for relatives in ([], [], [0], [2], [1], [3]):
+        families.add(relatives)
     assert [families.of(n) for n in range(6)] == [0, 1, 0, 0, 1, 0]
+    families.add([4, 5])
+    assert {families.of(n) for n in range(7)} == {0}
+
+
+def test_a_text_between_two_others_is_related_to_both():
+    near = Duplicates(0.85)
+    # each differs from the one in the middle by two words, from each other by four
+    texts = (with_changes(2), TEXT.replace("word101", "x").replace("word131", "y"), TEXT)
+    assert [near.relatives(text) for text in texts] == [[], [], [0, 1]]

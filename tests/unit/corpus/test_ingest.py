@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -281,6 +282,50 @@ def test_an_initial_and_a_full_name_in_two_files_are_one_person(tmp_path, texts)
     named = [c.text.split(".")[1].split(",")[0].strip() for c in corpus.chunks if c.text.startswith("Dear")]
     assert len(named) == 2
     assert len(set(named)) == 1
+
+
+def test_a_second_pass_that_was_cut_off_starts_from_the_first_one(tmp_path, texts):
+    footer = "Harbour Works of Pier Nine, all rights reserved."
+
+    def offer(i):
+        lines = (f"Crane {i}{j} lifts {j} tons at the {PLACES[(i + j) % 10]}." for j in range(20))
+        return "\n\n".join((*lines, footer))
+
+    long = {f"l{i:02}.txt": offer(i) for i in range(12)}
+    ingest(tmp_path / "whole", texts | long)
+    assert dict(read_manifest(tmp_path / "whole").hidden)["running_line"] == 12 * len(footer)
+
+    def stop(progress):
+        if progress.message == "cut" and progress.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingestor(tmp_path / "cut").write(Listed(texts | long), stop)
+    ingest(tmp_path / "cut", texts | long)
+    assert written(tmp_path / "cut") == written(tmp_path / "whole")
+
+
+def test_an_access_label_that_changed_since_is_the_one_that_counts(tmp_path, texts):
+    def stop(progress):
+        if progress.message == "swept":
+            raise KeyboardInterrupt
+
+    class Relabelled(Listed):
+        def documents(self):
+            return (replace(item, acl_label="group:board") for item in super().documents())
+
+    with pytest.raises(KeyboardInterrupt):
+        ingestor(tmp_path).write(Listed(texts), stop)
+    corpus = ingestor(tmp_path).ingest(Relabelled(texts), lambda _: None)
+    assert {chunk.acl_label for chunk in corpus.chunks} == {"group:board"}
+
+
+def test_a_failed_run_leaves_an_earlier_corpus_as_it_was(tmp_path, texts):
+    ingest(tmp_path, texts)
+    before = written(tmp_path)
+    with pytest.raises(ScrubError):
+        ingest(tmp_path, texts, second_look=Finds("part 20"), rules=policy(limits={"residual_documents": 0}))
+    assert written(tmp_path) == before
 
 
 class Finds:

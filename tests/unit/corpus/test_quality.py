@@ -29,16 +29,23 @@ def test_noise_is_left_out_with_a_reason(text: str, tokens: int, expected: str |
     assert unfit(text, tokens, 12) == expected
 
 
-def test_lines_around_most_documents_of_a_source_are_running():
-    letterhead = "Harbour Works, Pier Nine, page 1 of 9"
+def test_lines_at_the_ends_of_most_documents_of_a_source_are_running():
+    terms = "Payment term: 14 days from receipt"
+    footer = "All offers are without obligation."
+
+    def document(page: int) -> str:
+        body = "\n".join(f"Crane {page}{i} lifts {i} tons in the harbour." for i in range(18))
+        return f"Harbour Works, Pier Nine, page {page} of 9\nOffer for crane {page}\n{terms}\n{body}\n{footer}"
+
     running = RunningLines()
     for i in range(10):
-        running.add(
-            "mailbox", f"{letterhead}\nThe crane number {'abcdefghij'[i]} works well today.\n" + "A line of the body.\n" * 9
-        )
-    text = "Harbour Works, Pier Nine, page 7 of 9\nThe crane works."
-    assert [text[a:b] for a, b in running.in_text("mailbox", text)] == ["Harbour Works, Pier Nine, page 7 of 9"]
+        running.add("mailbox", document(i))
+    text = document(7)
+    # what stands behind a line of the document's own is its own too
+    found = [text[a:b] for a, b in running.in_text("mailbox", text)]
+    assert found == ["Harbour Works, Pier Nine, page 7 of 9", footer]
     assert running.in_text("folder", text) == []
+    assert running.in_text("mailbox", f"Harbour Works, Pier Nine, page 1 of 9\n{terms}") == []
 
 
 def test_few_documents_show_no_running_lines():

@@ -65,6 +65,7 @@ def prepared(scrubbed):
         entries=scrubbed.entries,
         renderings=scrubbed.renderings,
         name_parts=scrubbed.name_parts,
+        words=scrubbed.words,
         people=scrubbed.people,
         text_digest="t",
         isolation="none",
@@ -101,11 +102,37 @@ def test_placeholders_depend_on_key_and_value_only():
     assert first != scrubber(key=b"x" * 32).scrub_document("To: Anna Weiss\nmail anna@x.org").text
 
 
-def test_scrubbing_scrubbed_text_changes_nothing():
+def test_in_scrubbed_text_there_is_nothing_more_to_remove():
     once = scrubber().scrub_document(MAIL)
     twice = scrubber().scrub_document(once.text)
-    assert twice.text == once.text
     assert twice.removed == ()
+    assert twice.text == PLACEHOLDER.sub(lambda m: f"({m.group()[1:-1].replace('_', ' ')})", once.text)
+
+
+@pytest.mark.parametrize("trick", ["[LOGIN_annabrandt]", "[WEISS]", "[ANNA_WEISS]", "[PERSON_weissa]"])
+def test_text_in_brackets_is_no_placeholder(trick):
+    text = f"Name: Anna Weiss\nThe account {trick} belongs to Anna Brandt; login annabrandt.\nName: Anna Brandt\n"
+    out = scrubber().scrub_document(text).text
+    assert trick not in out
+    assert "weiss" not in out.lower() or trick == "[PERSON_weissa]"
+    assert trick not in scrubber().scrub_name(f"{trick}.txt")
+
+
+def test_what_a_policy_names_leaves_file_names_too_however_short():
+    labels = load_pii().labels | {"ORGANIZATION": PiiLabel(deny=("Project Kestrel", "C++"))}
+    run = scrubber(labels=labels)
+    assert run.scrub_name("Project Kestrel offer.txt").startswith("[ORGANIZATION_")
+    assert run.scrub_document("written in C++ there").text.startswith("written in [ORGANIZATION_")
+
+
+def test_an_invented_value_has_no_word_of_a_real_one():
+    _, sweeper, _ = swept("Name: Anna Weiss\nof Nordheim Ltd.\n")
+    scrubbed = Scrubber(load_pii(), Words("LOCATION", "Lindheim"), KEY).scrub_document("in Lindheim")
+    other = Sweeper(load_pii(), KEY, ValueIndex(KEY), frozenset(), frozenset(scrubbed.words))
+    assert other.is_real("Lindheim")
+    assert other.is_real("New Lindheim")
+    assert not other.is_real("Nordheim")
+    assert sweeper.is_real("Weiss Group")
 
 
 def test_redactions_point_at_the_placeholders_and_counts_at_what_went():

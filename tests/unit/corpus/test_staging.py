@@ -18,6 +18,7 @@ def prepared(**changes) -> Prepared:
         "entries": (Entry(first="00", whole="01", length=2, entity="PERSON", placeholder="[PERSON_aaaaaaaaaaaaaaaa]"),),
         "renderings": (("[DATE_aaaaaaaaaaaaaaaa]", "2020"),),
         "name_parts": ("0f",),
+        "words": ("1a",),
         "people": (("[PERSON_aaaaaaaaaaaaaaaa]", "x"),),
         "text_digest": "d",
         "isolation": "namespace",
