@@ -167,14 +167,8 @@ class Assembly:
         # a detector that the user gave is an object of this process: it cannot be sent to others
         is_here = ingest.workers == 1 or self._given.detector is not None
         preparer = Preparer(ingest, policy, self._scrubber, self._tenant_key) if is_here else None
-        keep = self._keep_originals if policy.originals == "vault" else None
-        return CorpusIngestor(
-            config=ingest, policy=policy, finisher=finisher, preparer=preparer, folder=folder, keep_originals=keep
-        )
-
-    def _keep_originals(self, document_key: str, originals: Sequence[tuple[str, str]]) -> None:
-        if self.vault is not None:
-            self.vault.put(document_key, originals)
+        keeper = self.vault if policy.originals == "vault" else None
+        return CorpusIngestor(config=ingest, policy=policy, finisher=finisher, preparer=preparer, folder=folder, keeper=keeper)
 
     @cached_property
     def vault(self) -> "Vault | None":

@@ -8,6 +8,7 @@ Not here: what a stage does, and the steps inside training (`loop.py`). This fil
 Each arrow writes one audit record. A stage that is finished is not done again: the same command continues.
 """
 
+import re
 import resource
 import sys
 import time
@@ -15,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from spice_enterprise import offline
 from spice_enterprise.assembly import Assembly
 from spice_enterprise.config import JobConfig, build_config
-from spice_enterprise.errors import ConfigError, ReleaseError, SpiceError, StoreError, boundary
+from spice_enterprise.errors import ConfigError, CorpusError, ReleaseError, SpiceError, StoreError, boundary
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, adapter_subject, self_play
 from spice_enterprise.plan import Plan, make_plan
 from spice_enterprise.protocols import Corpus, Manifest, OnProgress, Parts, Progress
@@ -39,6 +40,9 @@ from spice_enterprise.records import (
 )
 from spice_enterprise.report import Facts, Figures, figures_of, render_text, write_report
 from spice_enterprise.store import RunStore, find_run
+
+if TYPE_CHECKING:
+    from spice_enterprise.corpus.vault import VaultReading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,31 @@ class SpiceAdapterJob:
         )
         self._log_redaction(subject, manifest.pii_policy_digest, manifest.removed)
         return manifest
+
+    def read_original(self, keyed_digest: str, placeholder: str, *, reason: str) -> tuple[str, ...]:
+        """Return what a placeholder of a document stood for, in each way it was written. The audit log is told first.
+
+        Args:
+            keyed_digest: Of the document, as `documents.jsonl` has it.
+            placeholder: As it stands in the corpus.
+            reason: The number of a case, such as `case/2026-17`: it is logged, so letters, digits and `._/-` only.
+
+        Raises:
+            CorpusError: `E_NOT_IN_VAULT` when there is no vault or no such original, or the reason is none.
+        """
+        vault = self._parts.vault
+        if vault is None or not re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]{0,63}", reason):
+            raise CorpusError(
+                "no original is read: there is no vault, or the reason is no case number",
+                code="E_NOT_IN_VAULT",
+                hint="the policy that made the corpus must say `originals: vault`; a reason is like `case/2026-17`",
+            )
+
+        def record(reading: "VaultReading") -> None:
+            subject = NamedDigest(role="document", name=reading.document_id[:16], digest=reading.document_id)
+            self._log("original.read", (subject,), data=(("reason", reading.reason),))
+
+        return vault.read(keyed_digest, placeholder, reason=reason, record=record)
 
     def train(self) -> AdapterVersion:
         """Go as far as the trained version; stop before it is judged."""

@@ -47,6 +47,7 @@ EVENTS: Final = (
         "corpus.snapshotted",
         "corpus.reviewed",
         "document.forgotten",
+        "original.read",
         "redaction.applied",
         "run.started",
         "dataset.generated",

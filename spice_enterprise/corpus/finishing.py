@@ -45,6 +45,8 @@ class Finished:
     document: Document
     chunks: tuple[Chunk, ...]
     removed: tuple[tuple[str, int], ...]
+    shown: tuple[tuple[str, str], ...] = field(repr=False)
+    """(what stands in the chunks, long placeholder) pairs."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class Finisher:
 
         Args:
             stage: Where the first pass put the documents.
-            listed: Their keyed digests, in listing order.
+            listed: Their keys there, in listing order.
             left_out: Filled while documents are drawn from the iterator.
             on_document: Hears of progress.
         """
@@ -157,7 +159,7 @@ class Finisher:
         if self._has_residue(document, chunks, sweeper):
             left_out.residual_documents += 1
             return rejected(document, "E_RESIDUE", "a value was still readable after scrubbing")
-        return Finished(document=document, chunks=chunks, removed=prepared.removed)
+        return Finished(document=document, chunks=chunks, removed=prepared.removed, shown=sweeper.shown_in(prepared.text))
 
     def _fit(self, cuts: Sequence[Cut], least: int, chunks_seen: Duplicates) -> tuple[list[Cut], Counter[str]]:
         """Return the cuts worth keeping, and why the others are not."""
@@ -204,8 +206,8 @@ class Finisher:
         return any(hidden[span.start : span.end].strip(FILLER + ".,;:") for span in found)
 
 
-def _staged(stage: Stage, keyed_digest: str, *, is_swept: bool = False) -> Prepared:
-    prepared = stage.load(keyed_digest, is_swept=is_swept)
+def _staged(stage: Stage, key: str, *, is_swept: bool = False) -> Prepared:
+    prepared = stage.load(key, is_swept=is_swept)
     assert prepared is not None  # noqa: S101 - the first pass put it there, and this run holds the lock
     return prepared
 

@@ -10,18 +10,19 @@ list and read -> prepare each document, in any process -> finish all of them tog
 """
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import hmac
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from spice_enterprise import durable
 from spice_enterprise.config import IngestConfig
@@ -41,9 +42,23 @@ STAGE: Final = "corpus"
 _NOT_BAD: Final = frozenset({"E_DEDUP"})
 """Rejections that say nothing about the quality of the source."""
 _BATCH_BYTES: Final = 32 << 20
+_SILENT_FILES: Final = 500
 
-KeepOriginals = Callable[[str, Originals], None]
-"""Puts the originals of a document (by its keyed digest) into a vault."""
+
+class Keeper(Protocol):
+    """Keeps originals, by the keyed digest of their document. `Vault` is one."""
+
+    def put(self, document_id: str, values: Originals) -> int:
+        """Keep (long placeholder, value) pairs; the same again changes nothing."""
+        ...
+
+    def name(self, document_id: str, shown: Originals) -> None:
+        """Remember (shown, long placeholder) pairs: what finally stands in the corpus."""
+        ...
+
+    def discard(self, document_id: str) -> int:
+        """Let go of a document that was left out."""
+        ...
 
 
 @dataclass(slots=True)
@@ -57,8 +72,10 @@ class _Tally:
     resumed: int = 0
     """Documents that an earlier run of the same settings prepared."""
     size_bytes: int = 0
-    digests: list[str] = field(default_factory=list)
-    """Keyed digests of the documents that are staged, in listing order."""
+    keys: list[str] = field(default_factory=list)
+    """Of the documents that are staged, in listing order."""
+    originals: set[str] = field(default_factory=set)
+    """Keyed digests of the documents whose originals are kept so far."""
     rejections: list[Rejection] = field(default_factory=list)
     isolations: set[str] = field(default_factory=set)
 
@@ -74,7 +91,7 @@ class CorpusIngestor:
         finisher: Finisher,
         preparer: Preparer | None,
         folder: Path,
-        keep_originals: KeepOriginals | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """Take the parts; nothing is loaded or read yet.
 
@@ -84,14 +101,14 @@ class CorpusIngestor:
             finisher: The second pass.
             preparer: The first pass in this process; None starts `config.workers` processes for it.
             folder: Where the corpus goes, and what is staged on the way.
-            keep_originals: Takes what was removed, when the policy keeps it.
+            keeper: Takes what was removed, when the policy keeps it.
         """
         self._config = config
         self._policy = policy
         self._finisher = finisher
         self._preparer = preparer
         self._folder = folder
-        self._keep_originals = keep_originals
+        self._keeper = keeper
 
     def ingest(self, source: Source, on_progress: OnProgress) -> Corpus:
         """Run the stage and return the corpus as one value; for what it raises, see `write`."""
@@ -123,7 +140,7 @@ class CorpusIngestor:
         """Bring every document that is not staged yet through the first pass."""
         tally = _Tally()
         workers = None if self._preparer else Workers(self._worker_settings(), self._config.workers)
-        batches = _batches(self._listed(source, stage, tally))
+        batches = _batches(self._listed(source, stage, tally, on_progress))
         try:
             for batch, results in self._outcomes(batches, workers):
                 for document, outcome in zip(batch.documents, results, strict=True):
@@ -141,17 +158,19 @@ class CorpusIngestor:
         prepare = here(self._preparer)
         return ((batch, prepare(batch)) for batch in batches)
 
-    def _listed(self, source: Source, stage: Stage, tally: _Tally) -> Iterator[tuple[Document, bytes]]:
+    def _listed(self, source: Source, stage: Stage, tally: _Tally, on_progress: OnProgress) -> Iterator[tuple[Document, bytes]]:
         """Yield the documents that still have to be prepared, with their bytes."""
         seen: set[str] = set()
         for item in source.documents():
             tally.listed += 1
+            if tally.listed % _SILENT_FILES == 0:
+                on_progress(_progress("scrubbed", tally))  # a thousand empty files in a row are progress too
             if isinstance(item, Rejection):
                 tally.rejections.append(item)
-            elif item.keyed_digest in seen:
+            elif stage.key_of(item) in seen:
                 tally.rejections.append(rejected(item, "E_DEDUP", "the same bytes as an earlier document"))
             else:
-                seen.add(item.keyed_digest)
+                seen.add(stage.key_of(item))
                 if self._is_staged(item, stage, tally):
                     continue
                 try:
@@ -159,19 +178,20 @@ class CorpusIngestor:
                 except SourceError as error:
                     tally.rejections.append(rejected(item, error.code, error.message))
                     continue
-                tally.digests.append(item.keyed_digest)
+                tally.keys.append(stage.key_of(item))
                 yield item, data
 
     def _is_staged(self, document: Document, stage: Stage, tally: _Tally) -> bool:
         """True when an earlier run prepared this very document."""
-        prepared = stage.load(document.keyed_digest)
+        prepared = stage.load(stage.key_of(document))
         if prepared is None or prepared.document.uri != document.uri:
             return False
         if _marks(prepared.document) != _marks(document):
             acl_label, owner, source_kind = _marks(document)
             now = dataclasses.replace(prepared.document, acl_label=acl_label, owner=owner, source_kind=source_kind)
             stage.save(dataclasses.replace(prepared, document=now))
-        tally.digests.append(document.keyed_digest)
+        tally.keys.append(stage.key_of(document))
+        tally.originals.add(document.keyed_digest)
         tally.done += 1
         tally.isolations.add(prepared.isolation)
         tally.resumed += 1
@@ -186,10 +206,11 @@ class CorpusIngestor:
         tally.size_bytes += document.size_bytes
         if isinstance(outcome.result, Rejection):
             tally.rejections.append(outcome.result)
-            tally.digests.remove(document.keyed_digest)
+            tally.keys.remove(stage.key_of(document))
             return
-        if self._keep_originals is not None and outcome.originals:
-            self._keep_originals(document.keyed_digest, outcome.originals)
+        if self._keeper is not None and outcome.originals:
+            self._keeper.put(document.keyed_digest, outcome.originals)
+            tally.originals.add(document.keyed_digest)
         stage.save(outcome.result)
         tally.isolations.add(outcome.result.isolation)
         tally.pages += outcome.result.document.pages
@@ -199,20 +220,27 @@ class CorpusIngestor:
         """Write what the second pass yields."""
         left_out = LeftOut(rejections=list(tally.rejections))
         writer = CorpusWriter(self._folder)
-        total = len(tally.digests)
+        total = len(tally.keys)
 
         def heard(message: str, done: int) -> None:
             on_progress(Progress(stage=STAGE, message=message, done=done, total=total))
 
         languages = Counter[str]()
+        kept: set[str] = set()
         try:
-            for finished in self._finisher.finish(stage, tally.digests, left_out, heard):
+            for finished in self._finisher.finish(stage, tally.keys, left_out, heard):
                 writer.add(finished.document, finished.chunks, finished.removed)
+                kept.add(finished.document.keyed_digest)
+                if self._keeper is not None:
+                    self._keeper.name(finished.document.keyed_digest, finished.shown)
                 languages[finished.document.language] += 1
             self._check_finished(left_out, languages, tally.listed)
         except BaseException:
             writer.abandon()
             raise
+        if self._keeper is not None:
+            for digest in tally.originals - kept:
+                self._keeper.discard(digest)
         return writer.close(self._made(tally.isolations), left_out.rejections, left_out.chunks)
 
     def _check_finished(self, left_out: LeftOut, languages: Counter[str], listed: int) -> None:
@@ -304,8 +332,17 @@ def _batches(items: Iterator[tuple[Document, bytes]]) -> Iterator[Batch]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock file. Raises `StoreError` E_LOCKED when another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CorpusError(
+            f"{folder}: cannot be written ({errno.errorcode.get(error.errno or 0, 'error')})",
+            code="E_OUT",
+            hint="name a folder that can be made",
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -302,6 +302,11 @@ class Sweeper:
         starts = (0, *(i + 1 for i, char in enumerate(final) if char == "\f"))
         return Rendered(text=ScrubbedText(final.replace("\f", "\n")), redactions=redactions, page_starts=starts)
 
+    def shown_in(self, text: ScrubbedText) -> tuple[tuple[str, str], ...]:
+        """Return (what finally stands there, long placeholder) for every placeholder of a document."""
+        tags = {match.group() for match in PLACEHOLDER.finditer(text)}
+        return tuple(sorted((self._final.get(tag, tag), tag) for tag in tags))
+
     def name(self, uri: str) -> str:
         """Return a scrubbed path without what the documents showed to be personal, parts of names included."""
         stem, spoken, suffix = _spoken(uri)

@@ -9,13 +9,13 @@ Not here: how a document is prepared (`preparing.py`). A stage holds scrubbed te
 import json
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from spice_enterprise import durable
 from spice_enterprise.corpus.values import Entry
 from spice_enterprise.errors import IntegrityError
-from spice_enterprise.records import Document, ScrubbedText, canonical_json, decode
+from spice_enterprise.records import Document, ScrubbedText, canonical_json, decode, sha256_hex
 
 FOLDER: Final = ".staged"
 
@@ -53,26 +53,30 @@ class Stage:
         self._root = folder / FOLDER
         self._folder = self._root / pipeline_digest.removeprefix("sha256:")[:16]
 
+    def key_of(self, document: Document) -> str:
+        """Return what a document is staged under: the same bytes under another suffix are read in another way."""
+        return sha256_hex(f"{document.keyed_digest}{PurePosixPath(document.uri).suffix.lower()}".encode())
+
     def save(self, prepared: Prepared, *, is_swept: bool = False) -> None:
         """Write one document durably; a swept one apart, since what the others show may be different next time."""
-        path = self._path(prepared.document.keyed_digest, is_swept=is_swept)
+        path = self._path(self.key_of(prepared.document), is_swept=is_swept)
         durable.write_file(path, canonical_json(prepared), mode=durable.PRIVATE)
 
-    def load(self, keyed_digest: str, *, is_swept: bool = False) -> Prepared | None:
-        """Return a document, or None when it is not there or damaged."""
+    def load(self, key: str, *, is_swept: bool = False) -> Prepared | None:
+        """Return the document with this key, or None when it is not there or damaged."""
         try:
-            return decode(Prepared, json.loads(self._path(keyed_digest, is_swept=is_swept).read_bytes()))
+            return decode(Prepared, json.loads(self._path(key, is_swept=is_swept).read_bytes()))
         except (FileNotFoundError, ValueError, IntegrityError):
             return None
 
-    def has(self, keyed_digest: str) -> bool:
+    def has(self, key: str) -> bool:
         """True when a document is there."""
-        return self._path(keyed_digest).exists()
+        return self._path(key).exists()
 
     def clear(self) -> None:
         """Delete everything staged, of any pipeline: the corpus is written."""
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def _path(self, keyed_digest: str, *, is_swept: bool = False) -> Path:
+    def _path(self, key: str, *, is_swept: bool = False) -> Path:
         folder = self._folder.with_name(f"{self._folder.name}-swept") if is_swept else self._folder
-        return folder / keyed_digest[:2] / f"{keyed_digest[2:40]}.json"
+        return folder / key[:2] / f"{key[2:40]}.json"

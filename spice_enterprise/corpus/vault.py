@@ -45,6 +45,9 @@ CREATE TABLE entries (
   UNIQUE (document_id, placeholder, exact)
 );
 CREATE INDEX entries_by_lookup ON entries (lookup);
+CREATE TABLE names (
+  document_id TEXT NOT NULL, shown TEXT NOT NULL, placeholder TEXT NOT NULL, PRIMARY KEY (document_id, shown, placeholder)
+) WITHOUT ROWID;
 """
 
 State = Literal["kept", "forgotten", "unknown"]
@@ -136,12 +139,31 @@ class Vault:
             self._database.execute("UPDATE documents SET entries = entries + ? WHERE document_id = ?", (new, document_id))
             return new
 
+    def name(self, document_id: str, shown: Iterable[tuple[str, str]]) -> None:
+        """Remember what finally stands in the corpus for placeholders of a document, as (shown, placeholder) pairs.
+
+        What was remembered of the document before is replaced.
+        """
+        with self._transaction():
+            self._database.execute("DELETE FROM names WHERE document_id = ?", (document_id,))
+            rows = [(document_id, *pair) for pair in dict.fromkeys(shown)]
+            self._database.executemany("INSERT INTO names VALUES (?, ?, ?)", rows)
+
+    def discard(self, document_id: str) -> int:
+        """Take out a document that did not become part of a corpus; return how many entries went. It may be put again."""
+        with self._transaction():
+            self._database.execute("DELETE FROM names WHERE document_id = ?", (document_id,))
+            gone = self._database.execute("DELETE FROM entries WHERE document_id = ?", (document_id,)).rowcount
+            self._database.execute("DELETE FROM documents WHERE document_id = ? AND wrapped_key IS NOT NULL", (document_id,))
+        self._empty_log()
+        return gone
+
     def read(self, document_id: str, placeholder: str, *, reason: str, record: Record) -> tuple[str, ...]:
         """Return what a placeholder of a document stands for, in each way it was written there.
 
         Args:
             document_id: The document.
-            placeholder: The long placeholder.
+            placeholder: As it stands in the corpus, or the long one of the first pass.
             reason: Why it is read; goes into the record.
             record: Called before anything is decrypted. What it raises ends the reading.
 
@@ -153,8 +175,9 @@ class Vault:
             raise CorpusError("an original is read for a reason", code="E_NOT_IN_VAULT", hint="say why; it is recorded")
         with self._transaction():
             found = self._database.execute(
-                "SELECT wrapped_key, exact, lookup, nonce, sealed FROM entries JOIN documents USING (document_id)"
-                " WHERE document_id = ? AND placeholder = ? ORDER BY number",
+                "SELECT wrapped_key, placeholder, exact, lookup, nonce, sealed FROM entries JOIN documents USING (document_id)"
+                " WHERE document_id = ?1 AND placeholder IN"
+                " (SELECT ?2 UNION SELECT placeholder FROM names WHERE document_id = ?1 AND shown = ?2) ORDER BY number",
                 (document_id, placeholder),
             ).fetchall()
         if not found:
@@ -166,8 +189,10 @@ class Vault:
             )
         record(VaultReading(document_id=document_id, placeholder=placeholder, reason=reason))
         aead = AESGCM(self._data_key(document_id, found[0][0]))
-        bound = [self._bound_value(document_id, placeholder, exact, lookup) for _, exact, lookup, _, _ in found]
-        return tuple(_opened(aead, row[3], row[4], aad) for row, aad in zip(found, bound, strict=True))
+        return tuple(
+            _opened(aead, nonce, sealed, self._bound_value(document_id, long, exact, lookup))
+            for _, long, exact, lookup, nonce, sealed in found
+        )
 
     def hits(self, value: str) -> int:
         """Return how many entries hold `value`; case, spacing and punctuation do not count. Nothing is decrypted."""
@@ -191,6 +216,7 @@ class Vault:
         A tombstone stays: the id and the number. May be repeated. Copies of the file made earlier are not reached.
         """
         with self._transaction():
+            self._database.execute("DELETE FROM names WHERE document_id = ?", (document_id,))
             self._database.execute("DELETE FROM entries WHERE document_id = ?", (document_id,))
             self._database.execute("UPDATE documents SET wrapped_key = NULL WHERE document_id = ?", (document_id,))
             row = self._database.execute("SELECT entries FROM documents WHERE document_id = ?", (document_id,)).fetchone()
@@ -220,6 +246,7 @@ class Vault:
     def destroy(self) -> None:
         """Destroy all keys and rows, then the files: nothing can be turned back any more. The master key is left to its owner."""
         with self._transaction():
+            self._database.execute("DELETE FROM names")
             self._database.execute("DELETE FROM entries")
             self._database.execute("UPDATE documents SET wrapped_key = NULL")
             self._database.execute("UPDATE facts SET value = x'' WHERE name IN ('index_key', 'generation')")

@@ -99,3 +99,11 @@ def test_mlflow_uri_from_config_then_environment_then_workspace(monkeypatch: pyt
 def test_config_is_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         JobConfig(corpus="a").seed = 3  # type: ignore[misc]
+
+
+def test_a_nul_in_a_value_is_refused_with_its_place(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text('corpus: "a\\0b"\n')
+    with pytest.raises(ConfigError, match="1:9: a NUL character") as caught:
+        load_config(path)
+    assert caught.value.code == "E_CONFIG"

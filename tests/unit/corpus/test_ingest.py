@@ -15,11 +15,13 @@ from spice_enterprise.corpus.corpus_files import CHUNKS, DOCUMENTS, MANIFEST, RE
 from spice_enterprise.corpus.detectors import PatternDetector
 from spice_enterprise.corpus.finishing import Finisher
 from spice_enterprise.corpus.ingest import CorpusIngestor
+from spice_enterprise.corpus.keys import create_key_file, master_key
 from spice_enterprise.corpus.preparing import Preparer
 from spice_enterprise.corpus.scrub import Scrubber
 from spice_enterprise.corpus.staging import FOLDER
+from spice_enterprise.corpus.vault import open_vault
 from spice_enterprise.errors import CorpusError, IntegrityError, ScrubError, StoreError
-from spice_enterprise.policy import load_pii
+from spice_enterprise.policy import PiiLabel, load_pii
 from spice_enterprise.records import Document, Rejection, Span
 
 KEY = b"k" * 32
@@ -62,7 +64,7 @@ def policy(**changes):
     return shipped.model_copy(update={"fail_if": limits, **changes})
 
 
-def ingestor(folder, detector=None, rules=None, second_look=None, seed=0, keep_originals=None, **config):
+def ingestor(folder, detector=None, rules=None, second_look=None, seed=0, keeper=None, **config):
     settings = IngestConfig(**({"chunk_tokens": 48, "min_chunk_tokens": 4, "unseen_share": 0.25} | config))
     rules = rules or policy()
     finisher = Finisher(
@@ -82,7 +84,7 @@ def ingestor(folder, detector=None, rules=None, second_look=None, seed=0, keep_o
         finisher=finisher,
         preparer=Preparer(settings, rules, scrubber, KEY),
         folder=folder,
-        keep_originals=keep_originals,
+        keeper=keeper,
     )
 
 
@@ -219,6 +221,13 @@ def test_two_writers_in_one_folder_are_refused(tmp_path, texts):
     ingestor(tmp_path).write(Meanwhile(texts), lambda _: None)
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, texts):
+    (tmp_path / "file").touch()
+    with pytest.raises(CorpusError, match="ENOTDIR") as caught:
+        ingestor(tmp_path / "file" / "out").write(Listed(texts), lambda _: None)
+    assert (caught.value.code, caught.value.exit_status()) == ("E_OUT", 2)
+
+
 def test_bad_files_are_rejections_and_the_others_go_on(tmp_path, texts):
     bad = {"a.pdf": b"%PDF-1.7 CANARY-0123456789abcdef", "b.txt": b"", "c.exe": b"x"}
     corpus, _ = ingest(tmp_path, texts | bad)
@@ -231,6 +240,12 @@ def test_copies_are_left_out_also_when_only_their_white_space_differs(tmp_path, 
     text = texts["order-1.txt"]
     corpus, _ = ingest(tmp_path, texts | {"z-copy.txt": text, "z-spaced.md": text.replace(" costs", "  costs")})
     assert [(r.uri, r.code) for r in corpus.rejections] == [("z-copy.txt", "E_DEDUP"), ("z-spaced.md", "E_DEDUP")]
+
+
+def test_a_file_under_a_wrong_suffix_does_not_cost_the_one_under_the_right_suffix(tmp_path, texts):
+    corpus, _ = ingest(tmp_path, texts | {"a.pdf": texts["order-4.txt"]})
+    assert {d.uri for d in corpus.documents} == set(texts)
+    assert [r.uri for r in corpus.rejections] == ["a.pdf"]
 
 
 def test_repeated_passages_are_dropped_and_near_copies_stay_on_one_side(tmp_path, texts):
@@ -369,14 +384,33 @@ def test_a_stray_failure_carries_no_text(tmp_path, texts):
     assert "Weiss" not in caught.value.explain()
 
 
-def test_originals_go_to_whoever_keeps_them_and_only_when_the_policy_says_so(tmp_path, texts):
-    kept = {}
-    ingest(tmp_path / "a", texts, keep_originals=kept.__setitem__)
-    assert kept == {}
-    ingest(tmp_path / "b", texts, keep_originals=kept.__setitem__, rules=policy(originals="vault"))
-    assert len(kept) == 4
-    assert {value for pairs in kept.values() for _, value in pairs} >= {"Anna Weiss", "anna.weiss@x.org"}
+def opened(folder):
+    key = folder / "master.key"
+    keys = create_key_file(key) if not key.exists() else master_key("t", file=key)
+    return open_vault(folder / "originals.db", keys, tenant="t", may_create=True)
+
+
+def test_originals_go_into_a_vault_only_when_the_policy_says_so_and_are_found_by_what_stands_in_the_corpus(tmp_path, texts):
+    vault = opened(tmp_path)
+    ingest(tmp_path / "a", texts, keeper=vault)
+    assert vault.hits("Anna Weiss") == 0
+    labels = load_pii().labels | {"PERSON": PiiLabel(action="pseudonymise")}
+    corpus, _ = ingest(tmp_path / "b", texts, keeper=vault, rules=policy(originals="vault", labels=labels))
+    log = []
+    for chunk in corpus.chunks:
+        document = next(d for d in corpus.documents if d.document_id == chunk.document_id)
+        for redaction in chunk.redactions:
+            shown = chunk.text[redaction.start : redaction.end]
+            (value,) = vault.read(document.keyed_digest, shown, reason="case/1", record=log.append)
+            assert value == {"PERSON": "Anna Weiss", "EMAIL": "anna.weiss@x.org"}[redaction.entity]
+    assert len(log) == sum(len(c.redactions) for c in corpus.chunks) > 4
     assert not any(b"Weiss" in data for data in written(tmp_path / "b").values())
+
+
+def test_originals_of_a_document_that_was_left_out_are_not_kept(tmp_path, texts):
+    vault = opened(tmp_path)
+    ingest(tmp_path / "out", texts | {"short.txt": "Mail zoe.quill@x.org"}, keeper=vault, rules=policy(originals="vault"))
+    assert (vault.hits("zoe.quill@x.org"), vault.hits("anna.weiss@x.org")) == (0, 4)
 
 
 SCRIPT = """

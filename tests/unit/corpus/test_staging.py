@@ -29,15 +29,16 @@ def prepared(**changes) -> Prepared:
 def test_what_is_saved_is_loaded(tmp_path):
     stage = Stage(tmp_path, "sha256:" + "0" * 64)
     stage.save(prepared())
-    assert stage.load(DOCUMENT.keyed_digest) == prepared()
-    assert stage.has(DOCUMENT.keyed_digest)
+    assert stage.load(stage.key_of(DOCUMENT)) == prepared()
+    assert stage.has(stage.key_of(DOCUMENT))
     (file,) = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert file.stat().st_mode & 0o077 == 0
 
 
 def test_another_pipeline_finds_nothing(tmp_path):
     Stage(tmp_path, "sha256:" + "0" * 64).save(prepared())
-    assert Stage(tmp_path, "sha256:" + "1" * 64).load(DOCUMENT.keyed_digest) is None
+    other = Stage(tmp_path, "sha256:" + "1" * 64)
+    assert other.load(other.key_of(DOCUMENT)) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"document": 3}', b"\x00\xff"])
@@ -45,7 +46,7 @@ def test_a_damaged_file_is_no_document(tmp_path, damage):
     stage = Stage(tmp_path, "sha256:" + "0" * 64)
     stage.save(prepared())
     next(p for p in tmp_path.rglob("*.json")).write_bytes(damage)
-    assert stage.load(DOCUMENT.keyed_digest) is None
+    assert stage.load(stage.key_of(DOCUMENT)) is None
 
 
 def test_an_altered_document_is_not_accepted_under_its_id(tmp_path):
@@ -53,9 +54,9 @@ def test_an_altered_document_is_not_accepted_under_its_id(tmp_path):
     stage.save(prepared())
     file = next(p for p in tmp_path.rglob("*.json"))
     data = json.loads(file.read_bytes())
-    data["document"]["uri"] = "b.txt"
+    data["document"]["owner"] = "owner_x"
     file.write_text(json.dumps(data))
-    assert stage.load(DOCUMENT.keyed_digest) is None
+    assert stage.load(stage.key_of(DOCUMENT)) is None
 
 
 def test_clearing_leaves_nothing(tmp_path):
