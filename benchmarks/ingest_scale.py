@@ -2,7 +2,7 @@
 
 `python -m benchmarks.ingest_scale --data DATA` prints four tables:
 
-- speed: KB of text per CPU-second, and pages per second, over contracts and reports as text and as PDF;
+- speed: KB of text per CPU-second, and pages per second, over contracts as text and as PDF;
 - equality: one against two workers, and runs killed with SIGKILL at random instants against an uninterrupted one;
 - memory: peak resident memory of the largest process over 1, 10 and 100 times the example corpus, all documents different;
 - silence: connections and name look-ups outside loopback, of every process, by `strace`, with a control that must trip it.
@@ -83,7 +83,6 @@ def speed(data: Path, work: Path, workspace: Path) -> Iterator[str]:
     for name, folder, pattern in (
         ("contracts, text", data / "corpus_contracts" / "text", "*.txt"),
         ("contracts, PDF", data / "corpus_contracts" / "pdf", "*.pdf"),
-        ("reports, text", data / "corpus_reports" / "text", "*.txt"),
     ):
         source = work / name.replace(", ", "-")
         source.mkdir()

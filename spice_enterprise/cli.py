@@ -452,7 +452,11 @@ def _check_policy(file: Path) -> dict[str, Any]:
             return {"file": str(file), "kind": None, "digest": None, "problems": [problem]}
         return {"file": str(file), "kind": kind, "digest": load(str(file)).digest(), "problems": []}
     except PolicyError as error:
-        return {"file": str(file), "kind": kind, "digest": None, "problems": list(error.problems or (error.message,))}
+        return {"file": str(file), "kind": kind, "digest": None, "problems": list(error.problems or (_with_hint(error),))}
+
+
+def _with_hint(error: PolicyError) -> str:
+    return f"{error.message} -> {error.hint}" if error.hint else error.message
 
 
 def _policy_lines(checked: Sequence[Mapping[str, Any]]) -> Iterator[str]:

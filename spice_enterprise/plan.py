@@ -18,7 +18,8 @@ from typing import Any, Final
 from spice_enterprise.config import EMBEDDED_MODEL, JobConfig
 from spice_enterprise.corpus.archives import archive_suffix
 from spice_enterprise.corpus.corpus_files import is_corpus, read_documents
-from spice_enterprise.errors import ConfigError, PolicyError
+from spice_enterprise.corpus.urls import check_url
+from spice_enterprise.errors import ConfigError, PolicyError, SourceError
 from spice_enterprise.policy import GatePolicy, Policy, Superiority, load_gate, load_guardrails, load_pii
 from spice_enterprise.release.statistics import documents_needed, smallest_provable_gain
 from spice_enterprise.training.base_model import EMBEDDED_PACKAGE, check_directory
@@ -140,7 +141,8 @@ def _corpus_files(folder: Path) -> Iterator[int]:
 def _corpus_problems(config: JobConfig, count: int) -> Iterator[str]:
     folder = Path(config.corpus)
     if "://" in config.corpus:
-        return  # what is there shows when it is read
+        yield from _url_problems(config)  # what is there shows when it is read
+        return
     if not folder.exists():
         yield f"corpus: {folder} does not exist"
     elif folder.is_file() and archive_suffix(folder.name):
@@ -151,6 +153,15 @@ def _corpus_problems(config: JobConfig, count: int) -> Iterator[str]:
         yield f"corpus: {count} document cannot be split into train and unseen; give at least {MIN_DOCUMENTS}"
     if count > config.ingest.max_documents:
         yield f"corpus: {count} files, ingest.max_documents allows {config.ingest.max_documents}"
+
+
+def _url_problems(config: JobConfig) -> Iterator[str]:
+    try:
+        check_url(config.corpus, load_pii(config.policies.pii).sources.allow_urls)
+    except SourceError as error:
+        yield f"corpus: {error.code}: {error.message}"
+    except PolicyError:
+        return  # said where policies are looked at
 
 
 def _expected_unseen(documents: int, share: float) -> int:

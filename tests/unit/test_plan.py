@@ -193,3 +193,11 @@ def test_the_plan_is_a_plain_frozen_record(corpus: Path) -> None:
     assert isinstance(found, Plan)
     with pytest.raises(AttributeError):
         found.documents = 1  # type: ignore[misc]  # the point of the test
+
+
+@pytest.mark.parametrize(("url", "code"), [("s3://user:hunter2@bucket/x", "E_CONFIG_SECRET"), ("s3://bucket/x", "E_URL_DENIED")])
+def test_a_url_is_judged_without_showing_it(url: str, code: str) -> None:
+    problems = [line for line in make_plan(build_config({"corpus": url})).problems if line.startswith("corpus:")]
+    assert len(problems) == 1
+    assert code in problems[0]
+    assert "hunter2" not in problems[0]
