@@ -167,3 +167,19 @@ def test_fields_are_carried_only_when_the_policy_says_so(tmp_path: Path) -> None
     body = "labels: {PERSON: {}}\nfields: {notes: scrub, headers: scrub}\n"
     assert policy.load_pii(str(pii(tmp_path, body))).carried_fields() == ("headers", "notes")
     assert policy.load_pii().carried_fields() == ()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_fine"),
+    [("s3://docs/legal", True), ("file:///srv/docs", True), ("imaps://mail.example/INBOX", True), ("s3://", False),
+     ("file:///", False), ("s3://user@docs/x", False), ("docs/legal", False)],
+)  # fmt: skip
+def test_allowed_urls_name_a_place_and_hold_no_user(tmp_path: Path, prefix: str, is_fine: bool) -> None:
+    text = policy.default_path("pii").read_text(encoding="utf-8")
+    path = tmp_path / "pii.yaml"
+    path.write_text(f"{text}\nsources: {{allow_urls: ['{prefix}']}}\n", encoding="utf-8")
+    if is_fine:
+        assert policy.load_pii(str(path)).sources.allow_urls == (prefix,)
+    else:
+        with pytest.raises(PolicyError, match="allow_urls"):
+            policy.load_pii(str(path))
