@@ -178,7 +178,9 @@ class PiiLimits(Section):
 class PiiSources(Section):
     """Where documents may come from, and how their parsers are confined."""
 
-    allow_urls: tuple[Annotated[str, Field(pattern=r"^(?:file:///[^\s@]+|[a-z][a-z0-9+]{0,30}://[^/\s@]+(?:/[^\s@]*)?)$")], ...] = ()
+    allow_urls: tuple[
+        Annotated[str, Field(pattern=r"^(?:file:///[^\s@]+|[a-z][a-z0-9+]{0,30}://[^/\s@]+(?:/[^\s@]*)?)$")], ...
+    ] = ()
     """Beginnings of URLs that may be read, without credentials; none: local folders only."""
     require_isolation: Literal["none", "network"] = "none"
     """`network` refuses to run where the kernel cannot keep the parser child from the network."""
