@@ -8,6 +8,10 @@ from spice_enterprise.job import SpiceAdapterJob
 from spice_enterprise.policy import default_path
 
 
+QUIET = {"is_enabled": False}
+"""MLflow's first import warns, and here a warning is an error: `test_mlflow_mirror.py` looks after it."""
+
+
 class Never:
     """A detector that must not be asked."""
 
@@ -28,7 +32,9 @@ def made(tmp_path, monkeypatch):
 
 
 def test_a_run_takes_it_as_it_is_and_again(made, tmp_path):
-    job = SpiceAdapterJob(str(tmp_path / "out"), workspace=str(tmp_path / "runs"), name="first").with_(detector=Never())
+    job = SpiceAdapterJob(str(tmp_path / "out"), workspace=str(tmp_path / "runs"), name="first", tracking=QUIET).with_(
+        detector=Never()
+    )
     corpus = job.ingest()
     assert (corpus.digest, len(corpus.chunks), len(corpus.documents)) == (made.corpus_digest, made.chunks, made.documents)
     assert job.ingest() == corpus
@@ -37,7 +43,7 @@ def test_a_run_takes_it_as_it_is_and_again(made, tmp_path):
 
 
 def test_another_policy_does_not_take_it(made, tmp_path):
-    settings = {"workspace": str(tmp_path / "runs"), "policies": {"pii": str(default_path("pii_strict"))}}
+    settings = {"tracking": QUIET, "workspace": str(tmp_path / "runs"), "policies": {"pii": str(default_path("pii_strict"))}}
     with pytest.raises(CorpusError) as caught:
         SpiceAdapterJob(str(tmp_path / "out"), name="strict", **settings).ingest()
     assert caught.value.code == "E_CORPUS_POLICY"
@@ -47,5 +53,5 @@ def test_a_changed_line_is_noticed(made, tmp_path):
     chunks = tmp_path / "out" / "corpus.jsonl"
     chunks.write_bytes(chunks.read_bytes().replace(b"crane", b"drone", 1))
     with pytest.raises(IntegrityError) as caught:
-        SpiceAdapterJob(str(tmp_path / "out"), workspace=str(tmp_path / "runs"), name="changed").ingest()
+        SpiceAdapterJob(str(tmp_path / "out"), workspace=str(tmp_path / "runs"), name="changed", tracking=QUIET).ingest()
     assert caught.value.code == "E_CORPUS_FILES"
