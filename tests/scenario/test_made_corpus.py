@@ -7,7 +7,6 @@ from spice_enterprise.errors import CorpusError, IntegrityError
 from spice_enterprise.job import SpiceAdapterJob
 from spice_enterprise.policy import default_path
 
-
 QUIET = {"is_enabled": False}
 """MLflow's first import warns, and here a warning is an error: `test_mlflow_mirror.py` looks after it."""
 
