@@ -20,9 +20,6 @@ from spice_enterprise.corpus.surrogates import PLACEHOLDER
 from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Span
 
-__all__ = ["NAMED_LABELS", "NAME_LABEL", "RUN", "Findings", "Lexicon", "Mentions", "find_all", "is_telling", "masked",
-           "name_parts", "settled"]  # fmt: skip
-
 MODEL: Final = "spacy"
 """The detector name of findings that have no other reason than the words around them."""
 _TERM_LABELS: Final = frozenset({"ORGANIZATION", "LOCATION", "MISC"})
@@ -57,20 +54,23 @@ class Lexicon:
         for i, first in enumerate(folded):
             for value in sorted(self._by_first.get(first, ()), key=len, reverse=True):
                 last = i + len(value) - 1
-                if tuple(folded[i : last + 1]) == value and self._is_mention(text, runs[i : last + 1], value):
-                    entity = self._by_first[first][value]
+                entity = self._by_first[first][value]
+                if tuple(folded[i : last + 1]) == value and is_mention(text, runs[i : last + 1], entity):
                     yield Span(start=runs[i][0], end=runs[last][1], entity=entity, score=1.0, detector="mention")
                     break
 
-    def _is_mention(self, text: str, runs: Sequence[tuple[int, int, str]], value: tuple[str, ...]) -> bool:
-        """True when the runs stand close together and, for words, are capitalised; a full name may be all lower-case."""
-        gaps = [text[a[1] : b[0]] for a, b in pairwise(runs)]
-        if any(len(gap) > _MAX_GAP_CHARS for gap in gaps):
-            return False
-        entity = self._by_first[value[0]][value]
-        small = [run[0].islower() and run not in LOWER_PARTS for _, _, run in runs]
-        is_lower_name = entity == NAME_LABEL and len(value) > 1 and all(small) and not any(". " in gap for gap in gaps)
-        return entity not in NAMED_LABELS or not any(small) or is_lower_name
+
+def is_mention(text: str, runs: Sequence[tuple[int, int, str]], entity: str) -> bool:
+    """True when (start, end, run) triples of a value's runs stand close together and, for words, are capitalised.
+
+    A full name may be all lower-case.
+    """
+    gaps = [text[a[1] : b[0]] for a, b in pairwise(runs)]
+    if any(len(gap) > _MAX_GAP_CHARS for gap in gaps):
+        return False
+    small = [run[0].islower() and run not in LOWER_PARTS for _, _, run in runs]
+    is_lower_name = entity == NAME_LABEL and len(runs) > 1 and all(small) and not any(". " in gap for gap in gaps)
+    return entity not in NAMED_LABELS or not any(small) or is_lower_name
 
 
 def is_telling(run: str, entity: str) -> bool:

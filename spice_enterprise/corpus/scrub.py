@@ -25,7 +25,7 @@ from typing import Final
 
 from spice_enterprise.config import IngestConfig
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.finding import NAME_LABEL, NAMED_LABELS, RUN, Mentions, find_all, is_telling, masked, settled
+from spice_enterprise.corpus.finding import MODEL, NAME_LABEL, NAMED_LABELS, RUN, Mentions, find_all, is_telling, masked, settled
 from spice_enterprise.corpus.people import name_parts
 from spice_enterprise.corpus.quality import RunningLines
 from spice_enterprise.corpus.sources import MEDIA_TYPES
@@ -38,8 +38,6 @@ from spice_enterprise.protocols import Detector
 from spice_enterprise.records import Redaction, ScrubbedText, Span
 
 FILLER: Final = "x"
-_NER: Final = "spacy"
-"""What `presidio.py` calls a finding of the model."""
 _NEED_CONTEXT: Final = frozenset({"ORGANIZATION", "LOCATION", "DEMOGRAPHIC", "MISC"})
 MAX_ROUNDS: Final = 4
 """Passes of the rules over their own result until nothing new is found; text that needs more is refused."""
@@ -169,7 +167,7 @@ class Scrubber:
             if span.start >= offset
         ]
         # a file name is no sentence: what the model calls an organisation or a place there is mostly neither
-        telling = [span for span in found if span.entity not in _NEED_CONTEXT or span.detector != _NER]
+        telling = [span for span in found if span.entity not in _NEED_CONTEXT or span.detector != MODEL]
         spans = settled(self._wanted(telling, stem), stem)
         return _replace(stem, spans, _Work(Mentions(stem), self._placeholders, name)) + suffix
 

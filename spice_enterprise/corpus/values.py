@@ -12,17 +12,15 @@ of the whole sequence, so that it may lie on disk between an interruption and th
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from spice_enterprise.corpus.checks import NOT_NAMES
 from spice_enterprise.corpus.detectors import INDIRECT_LABELS
-from spice_enterprise.corpus.finding import NAME_LABEL, NAMED_LABELS, RUN
+from spice_enterprise.corpus.finding import NAMED_LABELS, RUN, is_mention
 from spice_enterprise.corpus.people import LOWER_PARTS
 
 MAX_RUNS: Final = 16
 """Longer values are known by their first runs: nothing else begins with so many of the same."""
-_MAX_GAP_CHARS: Final = 3
 _DIGEST_BYTES: Final = 12
 _ORDINARY_LABELS: Final = INDIRECT_LABELS | {"DATE_OF_BIRTH"}
 """Kinds whose values are ordinary elsewhere: the same date is another fact in another document."""
@@ -95,7 +93,7 @@ class ValueIndex:
                 continue
             for length in self._lengths_from(word):
                 entry = self._entries.get(self._digest("\x1f".join(folded[i : i + length])))
-                if entry and entry.length == length and _is_reading(text, runs[i : i + length], entry):
+                if entry and entry.length == length and is_mention(text, runs[i : i + length], entry.entity):
                     yield Reading(
                         start=runs[i][0], end=runs[i + length - 1][1], entity=entry.entity, placeholder=entry.placeholder
                     )
@@ -126,18 +124,6 @@ def _is_telling(runs: Sequence[str], entity: str) -> bool:
     if len(runs) == 1:
         return len(runs[0]) >= 5 and (any(c.isdigit() for c in runs[0]) or len(runs[0]) >= 8)
     return sum(len(run) for run in runs) >= 6
-
-
-def _is_reading(text: str, runs: Sequence[tuple[int, int, str]], entry: Entry) -> bool:
-    """True when the runs stand close together and, for names of people and things, are capitalised."""
-    gaps = [text[a[1] : b[0]] for a, b in pairwise(runs)]
-    if any(len(gap) > _MAX_GAP_CHARS for gap in gaps):
-        return False
-    if entry.entity not in NAMED_LABELS:
-        return True
-    small = [run[0].islower() and run not in LOWER_PARTS for _, _, run in runs]
-    is_lower_name = entry.entity == NAME_LABEL and all(small) and not any(". " in gap for gap in gaps)
-    return not any(small) or is_lower_name
 
 
 def keyed_spelling(key: bytes, name: str) -> str:

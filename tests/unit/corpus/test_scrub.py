@@ -4,7 +4,8 @@ import pytest
 
 from spice_enterprise.corpus import scrub as module
 from spice_enterprise.corpus.detectors import PatternDetector
-from spice_enterprise.corpus.finding import Lexicon, name_parts
+from spice_enterprise.corpus.finding import Lexicon
+from spice_enterprise.corpus.people import name_parts
 from spice_enterprise.corpus.quality import RunningLines
 from spice_enterprise.corpus.scrub import Scrubber, Sweeper, excerpt, redactions_between, redactions_in, without_surrogates
 from spice_enterprise.corpus.staging import Prepared
