@@ -24,7 +24,7 @@ from spice_enterprise.corpus.quality import RunningLines, unfit
 from spice_enterprise.corpus.scrub import FILLER, Rendered, Sweeper, redactions_between, without_surrogates
 from spice_enterprise.corpus.splits import split_documents
 from spice_enterprise.corpus.staging import Prepared, Stage
-from spice_enterprise.corpus.surrogates import PLACEHOLDER, assign
+from spice_enterprise.corpus.surrogates import assign, tags_in
 from spice_enterprise.corpus.values import ValueIndex
 from spice_enterprise.policy import PiiPolicy
 from spice_enterprise.protocols import Detector
@@ -99,7 +99,7 @@ class Finisher:
         """Read every document once: drop second copies of a text, collect all values and placeholders."""
         index, running = ValueIndex(self.key), RunningLines()
         texts: set[str] = set()
-        tags = {m.group() for rejection in left_out.rejections for m in PLACEHOLDER.finditer(rejection.uri)}
+        tags = {tag for rejection in left_out.rejections for tag in tags_in(rejection.uri)}
         renderings: dict[str, str] = {}
         name_parts: set[str] = set()
         words: set[str] = set()
@@ -107,8 +107,7 @@ class Finisher:
         kept = []
         for digest in listed:
             prepared = _staged(stage, digest)
-            named = f"{prepared.document.uri} {prepared.document.acl_label}"
-            tags.update(m.group() for m in PLACEHOLDER.finditer(named))
+            tags |= tags_in(prepared.document.uri) | tags_in(prepared.document.acl_label)
             if prepared.text_digest in texts:
                 left_out.rejections.append(rejected(prepared.document, "E_DEDUP", "the same text as an earlier document"))
                 continue
@@ -119,7 +118,7 @@ class Finisher:
             words.update(prepared.words)
             people.update((spelling, placeholder) for placeholder, spelling in prepared.people)
             renderings.update(prepared.renderings)
-            tags.update(m.group() for m in PLACEHOLDER.finditer(prepared.text))
+            tags |= tags_in(prepared.text)
             running.add(prepared.document.source_kind, prepared.text)
         sweeper = Sweeper(self.policy, self.key, index, frozenset(name_parts), frozenset(words))
         is_linked = self.policy.rule(NAME_LABEL).action in _ONE_PERSON

@@ -32,7 +32,7 @@ from spice_enterprise.corpus.finishing import Finisher, LeftOut
 from spice_enterprise.corpus.preparing import Originals, Outcome, Preparer, rejected
 from spice_enterprise.corpus.sandbox import BATCH
 from spice_enterprise.corpus.staging import Stage
-from spice_enterprise.corpus.workers import Batch, Workers, WorkerSettings, here
+from spice_enterprise.corpus.workers import Batch, Workers, WorkerSettings
 from spice_enterprise.errors import CorpusError, ScrubError, SourceError, StoreError, boundary
 from spice_enterprise.policy import PiiPolicy
 from spice_enterprise.protocols import Corpus, Manifest, OnProgress, Progress, Source
@@ -154,9 +154,9 @@ class CorpusIngestor:
     def _outcomes(self, batches: Iterator[Batch], workers: Workers | None) -> Iterator[tuple[Batch, Iterable[Outcome]]]:
         if workers is not None:
             return workers.map(batches)
-        assert self._preparer is not None  # noqa: S101 - one of the two is there
-        prepare = here(self._preparer)
-        return ((batch, prepare(batch)) for batch in batches)
+        preparer = self._preparer
+        assert preparer is not None  # noqa: S101 - one of the two is there
+        return ((batch, preparer.prepare(batch.documents, batch.contents)) for batch in batches)
 
     def _listed(self, source: Source, stage: Stage, tally: _Tally, on_progress: OnProgress) -> Iterator[tuple[Document, bytes]]:
         """Yield the documents that still have to be prepared, with their bytes."""

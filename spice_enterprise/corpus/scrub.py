@@ -30,7 +30,7 @@ from spice_enterprise.corpus.people import name_parts
 from spice_enterprise.corpus.quality import RunningLines
 from spice_enterprise.corpus.sources import MEDIA_TYPES
 from spice_enterprise.corpus.staging import Prepared
-from spice_enterprise.corpus.surrogates import PLACEHOLDER, Placeholders, assign, render
+from spice_enterprise.corpus.surrogates import PLACEHOLDER, Placeholders, assign, render, tags_in
 from spice_enterprise.corpus.values import Entry, ValueIndex, keyed_spelling
 from spice_enterprise.errors import ScrubError
 from spice_enterprise.policy import PiiPolicy, load_pii
@@ -147,11 +147,10 @@ class Scrubber:
         Raises `ScrubError` as `scrub_document` does.
         """
         scrubbed = self.scrub_document(text)
-        tags = {match.group() for match in PLACEHOLDER.finditer(scrubbed.text)}
         index = ValueIndex(self._key)
         index.add(scrubbed.entries)
         sweeper = Sweeper(self._policy, self._key, index, frozenset(scrubbed.name_parts), frozenset(scrubbed.words))
-        final = {**assign(tags, self._policy, sweeper.is_real), **dict(scrubbed.renderings)}
+        final = {**assign(tags_in(scrubbed.text), self._policy, sweeper.is_real), **dict(scrubbed.renderings)}
         return sweeper.with_final(final).render(scrubbed.text), scrubbed
 
     def scrub_name(self, name: str) -> str:
@@ -302,8 +301,7 @@ class Sweeper:
 
     def shown_in(self, text: ScrubbedText) -> tuple[tuple[str, str], ...]:
         """Return (what finally stands there, long placeholder) for every placeholder of a document."""
-        tags = {match.group() for match in PLACEHOLDER.finditer(text)}
-        return tuple(sorted((self._final.get(tag, tag), tag) for tag in tags))
+        return tuple(sorted((self._final.get(tag, tag), tag) for tag in tags_in(text)))
 
     def name(self, uri: str) -> str:
         """Return a scrubbed path without what the documents showed to be personal, parts of names included."""

@@ -146,6 +146,11 @@ def assign(tags: Iterable[str], policy: PiiPolicy, is_taken: Callable[[str], boo
     return final
 
 
+def tags_in(text: str) -> set[str]:
+    """Return every placeholder that stands in `text`."""
+    return {match.group() for match in PLACEHOLDER.finditer(text)}
+
+
 def render(text: str, final: Mapping[str, str]) -> tuple[str, tuple[Redaction, ...]]:
     """Return `text` with its long placeholders replaced, and where something removed stood, in offsets of the new text."""
     pieces: list[str] = []

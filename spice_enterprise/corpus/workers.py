@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,14 +55,6 @@ class WorkerSettings:
         """Return a first pass with the default detectors."""
         scrubber = Scrubber(self.policy, make_detector(self.config), self.key)
         return Preparer(self.config, self.policy, scrubber, self.key)
-
-
-Prepare = Callable[[Batch], Iterable[Outcome]]
-
-
-def here(preparer: Preparer) -> Prepare:
-    """Return a first pass in this process."""
-    return lambda batch: preparer.prepare(batch.documents, batch.contents)
 
 
 class Workers:
