@@ -12,7 +12,7 @@ from spice_enterprise.corpus.reading import Notes
 from spice_enterprise.errors import ParseError
 from tests.unit.corpus.bad_files import OLE
 
-SAMPLES = Path("/work/shared/data/office_samples")
+SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "office_samples"
 
 
 def html(body, options=None):
