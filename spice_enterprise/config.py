@@ -74,6 +74,8 @@ class SelfplayConfig(Section):
     """Most valid tasks of one chunk that the reasoner attempts."""
     max_rounds: int = Field(default=3, ge=1, le=128)
     """Rounds of proposals until one is valid."""
+    refill_rounds: int = Field(default=0, ge=0, le=8)
+    """Further rounds for a chunk whose groups all carry no signal."""
     regime: Regime = "open_book"
     formats: Literal["free_form", "choice", "both"] = "both"
     hint: Literal["none", "span"] = "span"
@@ -91,8 +93,14 @@ class TrainingConfig(Section):
     """Hold the NF4 weights dequantised (same function, more memory). `auto`: where 4-bit kernels are slow, that is on CPUs."""
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """`auto`: bfloat16 on an accelerator, float32 on a CPU."""
+    activation_checkpointing: Literal["auto", "never", "always"] = "auto"
+    """Recompute layers in the backward pass instead of keeping them. `auto`: on an accelerator."""
     lora_rank: int = Field(default=32, ge=1, le=512)
     lora_alpha: int = Field(default=32, ge=1)
+    lora_targets: tuple[str, ...] = ("all-linear",)
+    """Names of the linear maps that get an adapter (`q_proj`, ...), or `all-linear`. Never the head or the embeddings."""
+    loss: Literal["dr_grpo", "gspo", "cispo"] = "dr_grpo"
+    """Ratio and clip by token (`dr_grpo`), by sequence (`gspo`), or clipped weights that always keep a gradient (`cispo`)."""
     learning_rate: float = Field(default=2e-5, gt=0.0, le=1.0)
     warmup_steps: int = Field(default=10, ge=0)
     weight_decay: float = Field(default=0.0, ge=0.0)
@@ -101,9 +109,35 @@ class TrainingConfig(Section):
     clip_high: float = Field(default=0.28, gt=0.0)
     importance_cap: float = Field(default=2.0, ge=1.0)
     max_batch_tokens: int = Field(default=16_384, ge=64)
-    """Most packed positions in one forward pass."""
+    """Most packed positions in one forward pass; halved, and kept so, each time memory runs out."""
+    max_staleness: Literal[0, 1] = 0
+    """1: the next step is played by the version before while this one is learned; needs a sampler with weights of its own."""
     keep_states: int = Field(default=2, ge=2)
     """Learner states kept on disk; adapters that a record points to as good are kept besides."""
+
+
+class SamplerConfig(Section):
+    """Who writes completions."""
+
+    kind: Literal["hf", "vllm", "server"] = "hf"
+    """`hf`: transformers in this process; `vllm`: vLLM in this process; `server`: `serve-sampler` on this machine."""
+    weights: Literal["auto", "shared", "twin", "nf4"] = "auto"
+    """What serves an NF4 base. `shared`: the learner's own module (only `hf`); `twin`: a copy with the same values written out;
+    `nf4`: 4-bit kernels of a vLLM plug-in (GPU only). `auto`: `shared` for `hf`, `twin` else."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of weights and activations of a copy; `auto`: the learner's."""
+    max_context_tokens: int = Field(default=4096, ge=64)
+    """Longest prompt and completion together that vLLM reserves for."""
+    kv_cache_mib: int | None = Field(default=None, ge=16)
+    """Keys and values of vLLM; `None`: what the memory planner finds free, at most 4 GiB on a CPU."""
+    adapter_dir: str | None = None
+    """Where versions are laid for vLLM; `None`: memory (`/dev/shm`) where there is some, else the run directory."""
+    url: str = Field(default="http://127.0.0.1:8761", pattern=r"^http://(127\.0\.0\.1|localhost|\[::1\]):\d{1,5}$")
+    """Of the server; loopback only."""
+    token_file: str | None = None
+    """Where the server's token stands; `None`: `keys/sampler.token` in the workspace."""
+    timeout_s: float = Field(default=120.0, gt=0.0)
+    """Longest silence of a server before it counts as hung."""
 
 
 class ExamConfig(Section):
@@ -151,6 +185,7 @@ class JobConfig(Section):
     ingest: IngestConfig = IngestConfig()
     selfplay: SelfplayConfig = SelfplayConfig()
     training: TrainingConfig = TrainingConfig()
+    sampler: SamplerConfig = SamplerConfig()
     exam: ExamConfig = ExamConfig()
     policies: PolicyPaths = PolicyPaths()
     tracking: TrackingConfig = TrackingConfig()
@@ -167,7 +202,10 @@ class JobConfig(Section):
 
     def digest(self) -> str:
         """`sha256:` over what decides the result; where things lie and what shows them does not."""
-        return digest_of(self.model_dump(mode="json", exclude={"corpus", "workspace", "name", "tracking"}))
+        elsewhere = {"adapter_dir", "url", "token_file", "timeout_s"}
+        dumped = self.model_dump(mode="json", exclude={"corpus", "workspace", "name", "tracking"})
+        dumped["sampler"] = {key: value for key, value in dumped["sampler"].items() if key not in elsewhere}
+        return digest_of(dumped)
 
 
 def cache_dir() -> Path:

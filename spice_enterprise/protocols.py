@@ -10,6 +10,7 @@ points and no dotted paths in YAML: code named by a config string is an injectio
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -86,6 +87,29 @@ class Sampler(Protocol):
         ...
 
 
+class CompletionStream(Protocol):
+    """Groups of completions in flight: they begin when they are put and come back as they finish, in any order."""
+
+    def put(self, key: str, prompt: Prompt, *, n: int, seed: int) -> None:
+        """Begin a group. Its completions are those of `sample([prompt], n=n, seed=seed)[0]`, whatever else is in flight.
+
+        Raises `ValueError` when `key` is in flight already.
+        """
+        ...
+
+    def take(self) -> list[tuple[str, list[Completion]]]:
+        """Wait until at least one group is finished and return all that are; empty when nothing is in flight."""
+        ...
+
+
+class StreamingSampler(Sampler, Protocol):
+    """A sampler whose groups need not wait for each other. Optional: a plain one is asked group by group."""
+
+    def stream(self) -> AbstractContextManager[CompletionStream]:
+        """Open a stream; leaving it drops what is still in flight. What is served must not change while it is open."""
+        ...
+
+
 class Verifier(Protocol):
     """Grades an answer against a task's reference answer."""
 
@@ -104,7 +128,8 @@ class Trainer(Protocol):
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
         """Make one optimiser step. A non-finite loss or gradient withholds the update and says so in the record.
 
-        Raises `StaleRolloutError` when a rollout was made by another adapter than the current one.
+        Raises `StaleRolloutError` when a rollout was made by another adapter than the current one, or, where the config
+        allows one step of staleness, than the current one's parent.
         """
         ...
 

@@ -33,6 +33,7 @@ AnswerKind = Literal["choice", "number", "date", "text"]
 TaskFormat = Literal["free_form", "choice"]
 Regime = Literal["self_contained", "open_book", "closed_book"]
 StopReason = Literal["stop", "length"]
+Withheld = Literal["", "no_signal", "non_finite"]
 Outcome = Literal["valid", "unparsable", "refused", "correct", "wrong"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Severity = Literal["info", "warn", "critical"]
@@ -308,7 +309,7 @@ class Step:
     """The version that played the rollouts and was updated."""
     rollout_ids: tuple[str, ...] = field(repr=False)
     is_applied: bool
-    """False: the update was withheld (non-finite, or no group carried a signal)."""
+    """False: the update was withheld, and `withheld` says why."""
     reward_mean: float
     reward_std: float
     challenger_reward_mean: float
@@ -321,8 +322,15 @@ class Step:
     length_mean_tokens: float
     invalid_rate: float
     trained_tokens: int
+    withheld: Withheld = ""
+    gap_nats_per_token: float = 0.0
+    """Mean |log-probability of the learner - of the sampler| over the scored tokens."""
+    staleness: int = 0
+    """How many versions the rollouts were behind the one that was updated: 0 or 1."""
     heldout: float | None = None
     heldout_se: float | None = None
+    batch_tokens: int = field(default=0, metadata=NOT_IN_ID)
+    """Most positions of one forward pass; lower than asked for when memory ran out."""
     duration_s: float = field(default=0.0, metadata=NOT_IN_ID)
     step_id: str = _id()
 
