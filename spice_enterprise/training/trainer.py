@@ -14,27 +14,21 @@ bit for bit on a CPU with the same number of threads.
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import torch
-from torch import Tensor
-
 from spice_enterprise import durable
 from spice_enterprise.config import TrainingConfig
 from spice_enterprise.errors import ConfigError, TrainingError
-from spice_enterprise.records import AdapterVersion, Role, Rollout, RolloutGroup, Step, canonical_json, digest_of, encode_json
+from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, canonical_json, digest_of, encode_json
 from spice_enterprise.training import checkpoints
-from spice_enterprise.training.advantages import centre, has_no_signal
 from spice_enterprise.training.delivery import require_current, require_delivered
-from spice_enterprise.training.losses import LossLimits, TokenBatch, k3, policy_loss
-from spice_enterprise.training.memory import CPU_BATCH_TOKENS, CPU_ROW_TOKENS
+from spice_enterprise.training.learning import Measured, PolicyGradient
 from spice_enterprise.training.optimiser import AdapterOptimiser
-from spice_enterprise.training.packing import PackedBatch, PackedRow, fill_batches, pack_group, to_tensors
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
-from spice_enterprise.training.scoring import selected_logprobs
+from spice_enterprise.training.step_record import Outcome, describe_step
 
 PROTECTED_FILE: Final = "protected.json"
 
@@ -47,30 +41,6 @@ class Lineage:
     base_digest: str
     corpus_digest: str
     config_digest: str
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What the micro-batches of one step add up to."""
-
-    loss: float = 0.0
-    gap: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-    tokens: int = 0
-
-    def mean(self, total: float) -> float:
-        """Return a per-token mean; NaN when there were no tokens."""
-        return total / self.tokens if self.tokens else math.nan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """What one pass over the trained rows found."""
-
-    tally: _Tally
-    grad_norm: float
-    is_applied: bool
 
 
 @dataclass(slots=True)
@@ -108,10 +78,8 @@ class QloraTrainer:
         self._learner = learner
         self._run_dir = run_dir
         self._config = config
-        self._l_max = l_max
         self._lineage = lineage
-        self._temperature = temperature
-        self._limits = LossLimits(clip_low=config.clip_low, clip_high=config.clip_high, importance_cap=config.importance_cap)
+        self._gradient = PolicyGradient(learner, config=config, l_max=l_max, temperature=temperature)
         self._optimiser = AdapterOptimiser(learner.parameters, config)
         self._place: _Place | None = None
 
@@ -159,10 +127,16 @@ class QloraTrainer:
         require_current(tuple(groups), place.version)
         _require_whole(groups)
         self._hold(place.version)
-        advantages = [centre([rollout.reward for rollout in group.rollouts]) for group in groups]
-        measured = self._learn(groups, advantages)
-        place.is_saved = not measured.is_applied
-        return self._step(groups, measured, number=number, duration_s=time.monotonic() - started)
+        outcome = self._learn(groups)
+        place.is_saved = bool(outcome.withheld)
+        return describe_step(
+            groups,
+            outcome,
+            number=number,
+            adapter_id=place.version.adapter_id,
+            staleness=0,
+            duration_s=time.monotonic() - started,
+        )
 
     def save(self, step: Step) -> AdapterVersion:
         """Write the adapter and the learner state of `step`; older states beyond `keep_states` go.
@@ -201,109 +175,26 @@ class QloraTrainer:
         place.protected.add(adapter_id)
         durable.write_file(self._run_dir / "adapters" / PROTECTED_FILE, canonical_json(sorted(place.protected)))
 
-    # --- learning -----------------------------------------------------------------------------------------------------
-
-    def _learn(self, groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]]) -> _Measured:
-        has_signal = [not has_no_signal([rollout.reward for rollout in group.rollouts]) for group in groups]
-        trained = [index for index, is_useful in enumerate(has_signal) if is_useful]
-        tally = _Tally()
+    def _learn(self, groups: Sequence[RolloutGroup]) -> Outcome:
         self._optimiser.clear()
         try:
-            for batch in self._batches(groups, trained or range(min(1, len(groups)))):
-                self._accumulate(batch, groups, advantages, tally=tally, is_trained=bool(trained))
-            require_delivered(tally.mean(tally.gap), compute_dtype=self._learner.compute_dtype, version=self.version)
-            return self._apply(tally) if trained else _Measured(tally=_still(tally), grad_norm=0.0, is_applied=False)
+            measured = self._gradient.forward_backward(groups)
+            gap = measured.mean(measured.gap)
+            require_delivered(gap, compute_dtype=self._learner.compute_dtype, version=self.version)
+            if not measured.is_trained:
+                return Outcome(measured=measured, grad_norm=0.0, withheld="no_signal")
+            return self._apply(measured)
         finally:
             self._optimiser.clear()
 
-    def _apply(self, tally: _Tally) -> _Measured:
+    def _apply(self, measured: Measured) -> Outcome:
         """Clip and step, unless the loss or the gradient is not finite."""
         grad_norm = self._optimiser.grad_norm()
-        is_finite = math.isfinite(tally.loss) and math.isfinite(grad_norm)
-        if is_finite:
-            self._optimiser.step(grad_norm)
-            self._learner.adapter_digest = UNSAVED
-        return _Measured(tally=tally, grad_norm=grad_norm, is_applied=is_finite)
-
-    def _batches(self, groups: Sequence[RolloutGroup], chosen: Iterable[int]) -> Iterable[PackedBatch]:
-        row_limit = batch_limit = self._config.max_batch_tokens
-        if self._learner.device.type == "cpu":
-            row_limit, batch_limit = min(row_limit, CPU_ROW_TOKENS), min(batch_limit, CPU_BATCH_TOKENS)
-        rows: list[PackedRow] = []
-        for index in chosen:
-            completions = [rollout.token_ids for rollout in groups[index].rollouts]
-            rows += pack_group(groups[index].prompt_token_ids, completions, group=index, max_tokens=row_limit)
-        return (to_tensors(batch, self._learner.device) for batch in fill_batches(rows, max_tokens=batch_limit))
-
-    def _accumulate(
-        self,
-        batch: PackedBatch,
-        groups: Sequence[RolloutGroup],
-        advantages: Sequence[Sequence[float]],
-        *,
-        tally: _Tally,
-        is_trained: bool,
-    ) -> None:
-        """Forward one micro-batch, add to the tally and, when there is something to learn, to the gradients."""
-        with torch.set_grad_enabled(is_trained), self._learner.spare_activations(is_on=self._learner.device.type != "cpu"):
-            logps, entropies = self._score(batch)
-            tokens = self._token_batch(batch, groups, advantages, start_logps=logps.detach())
-            loss = policy_loss(logps, tokens, self._limits)
-            if is_trained:
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        gaps = tokens.start_logps - tokens.sampler_logps
-        tally.loss += loss.item()
-        tally.gap += gaps.abs().sum().item()
-        tally.kl += k3(tokens.start_logps, tokens.sampler_logps).sum().item()
-        tally.entropy += entropies.sum().item()
-        tally.tokens += len(batch.targets)
-
-    def _score(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        output = self._learner.hidden_states(
-            batch.token_ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-        )
-        hidden = output.last_hidden_state.flatten(0, 1)[batch.heads]
-        return selected_logprobs(hidden, self._learner.head_weight, batch.targets, temperature=self._temperature)
-
-    def _token_batch(
-        self, batch: PackedBatch, groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]], *, start_logps: Tensor
-    ) -> TokenBatch:
-        sequences = sum(len(group.rollouts) for group in groups)
-        places = list(zip(batch.source, batch.lengths, strict=True))
-        sampler = [value for (g, r), _ in places for value in groups[g].rollouts[r].logprobs]
-        weights = [advantages[g][r] for (g, r), length in places for _ in range(length)]
-        divisors = [float(self._l_max[groups[g].role] * sequences) for (g, _), length in places for _ in range(length)]
-        device = self._learner.device
-        return TokenBatch(
-            start_logps=start_logps,
-            sampler_logps=torch.tensor(sampler, dtype=torch.float32, device=device),
-            advantages=torch.tensor(weights, dtype=torch.float32, device=device),
-            divisors=torch.tensor(divisors, dtype=torch.float32, device=device),
-        )
-
-    def _step(self, groups: Sequence[RolloutGroup], measured: _Measured, *, number: int, duration_s: float) -> Step:
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        rewards = [rollout.reward for rollout in rollouts]
-        tally = measured.tally
-        return Step(
-            number=number,
-            adapter_id=self.version.adapter_id,
-            rollout_ids=tuple(rollout.rollout_id for rollout in rollouts),
-            is_applied=measured.is_applied,
-            reward_mean=_mean(rewards),
-            reward_std=_deviation(rewards),
-            challenger_reward_mean=_mean([r.reward for r in rollouts if r.role == "challenger"]),
-            reasoner_reward_mean=_mean([r.reward for r in rollouts if r.role == "reasoner"]),
-            frac_zero_std=_mean([float(has_no_signal([r.reward for r in group.rollouts])) for group in groups]),
-            loss=tally.loss,
-            grad_norm=measured.grad_norm,
-            kl_nats_per_token=tally.mean(tally.kl),
-            entropy_nats_per_token=tally.mean(tally.entropy),
-            length_mean_tokens=_mean([float(len(r.token_ids)) for r in rollouts]),
-            invalid_rate=_invalid_rate(rollouts),
-            trained_tokens=tally.tokens if measured.grad_norm != 0.0 else 0,
-            duration_s=duration_s,
-        )
+        if not (math.isfinite(measured.loss) and math.isfinite(grad_norm)):
+            return Outcome(measured=measured, grad_norm=grad_norm, withheld="non_finite")
+        self._optimiser.step(grad_norm)
+        self._learner.adapter_digest = UNSAVED
+        return Outcome(measured=measured, grad_norm=grad_norm)
 
     # --- versions and states ------------------------------------------------------------------------------------------
 
@@ -380,26 +271,3 @@ def _require_whole(groups: Sequence[RolloutGroup]) -> None:
                     code="E_ROLLOUT",
                     record_id=rollout.rollout_id,
                 )
-
-
-def _still(tally: _Tally) -> _Tally:
-    """Return the tally of a step that learned nothing: its loss is exactly 0."""
-    tally.loss = 0.0
-    return tally
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean, NaN of nothing; NaN and infinity pass through."""
-    return sum(values) / len(values) if values else math.nan
-
-
-def _deviation(values: Sequence[float]) -> float:
-    """Return the population standard deviation, NaN of nothing."""
-    mean = _mean(values)
-    return math.sqrt(_mean([(value - mean) ** 2 for value in values])) if values else math.nan
-
-
-def _invalid_rate(rollouts: Sequence[Rollout]) -> float:
-    """Return the share of proposals that could not be used; 0 when there were none."""
-    proposals = [rollout for rollout in rollouts if rollout.role == "challenger"]
-    return _mean([float(rollout.outcome != "valid") for rollout in proposals]) if proposals else 0.0

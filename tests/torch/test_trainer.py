@@ -94,8 +94,8 @@ def test_learning_raises_what_was_rewarded(world):
 def test_leaving_out_groups_without_signal_and_splitting_batches_change_nothing(make_world, tmp_path, monkeypatch):
     norms = []
     for index, limit in enumerate((2048, 64)):
-        monkeypatch.setattr("spice_enterprise.training.trainer.CPU_BATCH_TOKENS", limit)
-        monkeypatch.setattr("spice_enterprise.training.trainer.CPU_ROW_TOKENS", limit)
+        monkeypatch.setattr("spice_enterprise.training.learning.CPU_BATCH_TOKENS", limit)
+        monkeypatch.setattr("spice_enterprise.training.learning.CPU_ROW_TOKENS", limit)
         world = make_world(tmp_path / str(index))
         version = world.trainer.start()
         world.sampler.publish(version)
