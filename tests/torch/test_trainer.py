@@ -208,7 +208,20 @@ def test_resume_passes_over_a_damaged_state_and_repairs_it(make_world, tmp_path)
     version = resumed.trainer.start()
     assert version.step == 1
     assert run(resumed, [2], version) == last
-    assert checkpoints.newest_valid_state(tmp_path / "run")[0] == 2
+    assert checkpoints.state_to_resume(tmp_path / "run").version.step == 2
+
+
+def test_resume_takes_the_first_wanted_version_that_verifies(make_world, tmp_path):
+    world = make_world(tmp_path / "run", keep_states=3)
+    first = run(world, [1])
+    second = run(world, [2], first)
+    third = run(world, [3], second)
+    assert make_world(tmp_path / "run").trainer.start([second, first]) == second
+    (checkpoints.state_dir(world.run_dir, 3) / "optimiser.safetensors").unlink()
+    assert make_world(tmp_path / "run").trainer.start([third, second]) == second
+    with pytest.raises(IntegrityError, match="fits the run") as caught:
+        make_world(tmp_path / "run").trainer.start([third])
+    assert caught.value.code == "E_STATE_CORRUPT"
 
 
 def test_resume_with_other_settings_is_refused_by_name(world, config, tools):
@@ -223,12 +236,13 @@ def test_resume_with_other_settings_is_refused_by_name(world, config, tools):
 def test_restore_goes_back_to_weights_and_optimiser(make_world, tmp_path):
     world = make_world(tmp_path / "run", keep_states=4)
     good = run(world, [1, 2])
-    expected = run(make_world(tmp_path / "other", keep_states=4), [1, 2, 3])
+    expected = run(make_world(tmp_path / "other", keep_states=4), [1, 2, 4])
     run(world, [3], good)
     world.trainer.restore(good)
     assert world.trainer.version == good
-    assert checkpoints.state_steps(world.run_dir) == [2, 1, 0]  # rejected work is not resumed from
-    assert run(world, [3], good).digest == expected.digest
+    assert checkpoints.state_steps(world.run_dir) == [3, 2, 1, 0]  # until the step that went back is committed
+    assert run(world, [4], good).digest == expected.digest
+    assert checkpoints.state_steps(world.run_dir) == [4, 2, 1, 0]  # rejected work goes
 
 
 def test_restore_of_a_version_whose_state_is_gone_starts_adam_afresh_and_survives_a_crash(make_world, tmp_path):
@@ -238,9 +252,9 @@ def test_restore_of_a_version_whose_state_is_gone_starts_adam_afresh_and_survive
     run(world, [2, 3, 4], good)
     assert checkpoints.state_steps(world.run_dir) == [4, 3]
     world.trainer.restore(good)
-    assert checkpoints.state_steps(world.run_dir) == [1]
+    assert checkpoints.state_steps(world.run_dir) == [4, 3, 1]
     resumed = make_world(tmp_path / "run")
-    assert resumed.trainer.start() == good
+    assert resumed.trainer.start([good]) == good
     assert run(resumed, [5], good) == run(world, [5], good)
 
 
