@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -53,6 +54,7 @@ from spice_enterprise.records import (
 
 KEY = b"a key for tests only, never for data"
 Script = Callable[[Prompt, Random], str]
+Finish = Callable[[Sequence[str]], Sequence[str]]
 
 
 class MemorySource:
@@ -187,6 +189,47 @@ class ScriptedSampler:
         return self._digest
 
 
+class StreamingScriptedSampler(ScriptedSampler):
+    """A scripted sampler whose groups finish when `finish` says so: given the keys in flight, it returns those that end.
+
+    `events` has ("put", key) and ("finished", key) as they came. Without `finish` the oldest group ends first.
+    """
+
+    def __init__(self, script: Script, *, finish: Finish | None = None) -> None:
+        super().__init__(script)
+        self.events: list[tuple[str, str]] = []
+        self._finish = finish or (lambda keys: keys[:1])
+
+    @contextmanager
+    def stream(self) -> Iterator["ScriptedStream"]:
+        """Open a stream; leaving it drops what is in flight."""
+        yield ScriptedStream(self, self._finish, self.events)
+
+
+class ScriptedStream:
+    """The stream of a `StreamingScriptedSampler`."""
+
+    def __init__(self, sampler: ScriptedSampler, finish: Finish, events: list[tuple[str, str]]) -> None:
+        self._sampler, self._finish, self._events = sampler, finish, events
+        self._flying: dict[str, tuple[Prompt, int, int]] = {}
+
+    def put(self, key: str, prompt: Prompt, *, n: int, seed: int) -> None:
+        """Begin a group."""
+        if key in self._flying:
+            raise ValueError("a group with this key is in flight already")
+        self._events.append(("put", key))
+        self._flying[key] = (prompt, n, seed)
+
+    def take(self) -> list[tuple[str, list[Completion]]]:
+        """Return the groups that `finish` names."""
+        finished = []
+        for key in self._finish(list(self._flying)) if self._flying else ():
+            prompt, n, seed = self._flying.pop(key)
+            self._events.append(("finished", key))
+            finished.append((key, self._sampler.sample([prompt], n=n, seed=seed)[0]))
+        return finished
+
+
 class ExactVerifier:
     """Right when the answer equals the reference after trimming and case."""
 
@@ -286,12 +329,16 @@ class FixedExaminer:
 class FakeTrainer:
     """Keeps the books of a learner without learning: a version's digest is made of its step and parent.
 
-    `losses` overrides the loss of given steps, e.g. `{3: float("nan")}`.
+    `losses` overrides the loss of given steps, e.g. `{3: float("nan")}`. With `max_staleness` 1 it takes rollouts of the
+    current version's parent too.
     """
 
-    def __init__(self, *, losses: Mapping[int, float] | None = None, kls: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self, *, losses: Mapping[int, float] | None = None, kls: Mapping[int, float] | None = None, max_staleness: int = 0
+    ) -> None:
         self._losses = dict(losses or {})
         self._kls = dict(kls or {})
+        self._max_staleness = max_staleness
         self.current = self._version(None, None)
         self.restored: list[str] = []
 
@@ -309,15 +356,15 @@ class FakeTrainer:
             digest=digest_of([parent.digest if parent else "", step.step_id if step else ""]),
         )
 
-    def start(self) -> AdapterVersion:
-        """Return version 0."""
+    def start(self, standing: Sequence[AdapterVersion] = ()) -> AdapterVersion:
+        """Stand at the first of `standing`, else where it stood; a new one stands at version 0."""
+        self.current = standing[0] if standing else self.current
         return self.current
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
         """Record the rewards; refuse rollouts of another adapter."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        if any(rollout.adapter_digest != self.current.digest for rollout in rollouts):
-            raise StaleRolloutError("a rollout was made by another adapter", record_id=self.current.adapter_id)
+        staleness = self._staleness(rollouts)
         rewards = [rollout.reward for rollout in rollouts]
         loss = self._losses.get(number, 0.1)
         proposals = [r for r in rollouts if r.role == "challenger"]
@@ -338,7 +385,16 @@ class FakeTrainer:
             length_mean_tokens=_mean([float(len(r.token_ids)) for r in rollouts]),
             invalid_rate=_mean([float(r.outcome != "valid") for r in proposals]),
             trained_tokens=sum(len(r.token_ids) for r in rollouts),
+            staleness=staleness,
         )
+
+    def _staleness(self, rollouts: Sequence[Rollout]) -> int:
+        """Return how many versions the rollouts are behind; refuse mixed and older ones."""
+        if {rollout.adapter_digest for rollout in rollouts} <= {self.current.digest}:
+            return 0
+        if self._max_staleness and {rollout.adapter_id for rollout in rollouts} == {self.current.parent_adapter_id}:
+            return 1
+        raise StaleRolloutError("a rollout was made by another adapter", record_id=self.current.adapter_id)
 
     def save(self, step: Step) -> AdapterVersion:
         """Return the version that `step` made, or the current one when nothing was applied."""

@@ -39,7 +39,7 @@ def test_one_chunk_gives_a_group_per_role_with_exact_rewards(world, version):
     assert [r.reward for r in challenger.rollouts] == [frontier, frontier, -0.1, -0.1]
     assert [r.outcome for r in reasoner.rollouts] == ["correct", "correct", "wrong", "wrong"]
     assert [r.reward for r in reasoner.rollouts] == [1.0, 1.0, 0.0, 0.0]
-    assert len(sampler.calls) == 2
+    assert [n for _, n, _ in sampler.calls] == [4, 4, 4], "one group of proposals, and one of answers for each of two tasks"
 
 
 def test_every_record_names_its_parent(world, version):
@@ -70,12 +70,6 @@ def test_accounting_of_many_chunks(world, version):
     assert sorted(chunk_of[g.parent_id] for g in trained if g.role == "reasoner") == sorted(by_chunk)
     ids = [r.rollout_id for record in played.rollouts for r in record.group.rollouts]
     assert len(set(ids)) == len(ids) == sum(n * len(prompts) for prompts, n, _ in sampler.calls)
-
-
-def test_all_chunks_share_one_call_per_role(world, version):
-    player, sampler = stage(world, script_of(world, (" is the notice period, if any days?",) * 4, HALF), max_rounds=1)
-    player.play([world.chunk(f"{ONE} Number {i} applies.", index=i) for i in range(5)], version, step=1)
-    assert [len(prompts) for prompts, _, _ in sampler.calls] == [5, 5]
 
 
 def test_the_training_rows_are_the_completions_that_gave_p(world, version):
@@ -183,11 +177,26 @@ def test_exact_repeats_are_refused_in_later_steps_only_for_the_same_chunk(world,
     assert len(player.archive.state()) == 2
 
 
-def test_outside_open_book_two_chunks_of_a_step_do_not_share_a_question(world, version):
+def test_outside_open_book_a_question_of_two_chunks_belongs_to_the_first(world, version):
     player, _ = stage(world, script_of(world, GOOD[:1] * 4, HALF), regime="closed_book", max_rounds=1)
-    played = player.play([world.chunk(ONE), world.chunk(ONE, index=1)], version, step=1)
-    assert len(played.tasks) == 1
-    assert len(played.groups) == 2
+    first, second = world.chunk(ONE), world.chunk(ONE, index=1)
+    played = player.play([first, second], version, step=1)
+    assert [task.chunk_id for task in played.tasks] == [first.chunk_id, second.chunk_id]
+    assert [group.parent_id for group in played.groups] == [first.chunk_id, played.tasks[0].task_id]
+    repeated = [r for record in played.rollouts if record.group.parent_id == second.chunk_id for r in record.group.rollouts]
+    assert {(r.outcome, r.reason, r.reward) for r in repeated} == {("valid", "repeated", 0.0)}
+    assert {task.rollout_id for task in played.tasks[1:]} <= {r.rollout_id for r in repeated}
+    assert len(player.archive.state()) == 1
+
+
+def test_a_chunk_that_stands_twice_in_a_step_plays_further_rounds(world, version):
+    player, sampler = stage(world, script_of(world, GOOD, HALF), max_rounds=2, refill_rounds=1)
+    played = player.play([world.chunk(ONE), world.chunk(ONE)], version, step=1)
+    ids = [r.rollout_id for record in played.rollouts for r in record.group.rollouts]
+    assert len(set(ids)) == len(ids) == sum(n for _, n, _ in sampler.calls)
+    assert len({seed for _, _, seed in sampler.calls}) == len(sampler.calls)
+    places = [r.index for record in played.rollouts if record.group.role == "challenger" for r in record.group.rollouts]
+    assert sorted(places) == [0, 1, 2, 3, 12, 13, 14, 15]
 
 
 def test_a_restored_archive_gives_the_same_next_step(world, version):
@@ -207,6 +216,15 @@ def test_the_archive_moves_only_when_a_step_was_played_to_its_end(world, version
     with pytest.raises(RuntimeError):
         player.play([world.chunk(ONE)], version, step=1)
     assert player.archive.state() == ()
+
+
+def test_a_step_that_is_played_again_does_not_meet_its_own_tasks(world, version):
+    player, _ = stage(world, script_of(world, GOOD, HALF))
+    player.play([world.chunk(TWO, index=7)], version, step=1)
+    first = player.play([world.chunk(ONE)], version, step=2)
+    state = player.archive.state()
+    assert player.play([world.chunk(ONE)], version, step=2) == first
+    assert player.archive.state() == state
 
 
 def test_same_seed_same_step_and_other_seed_other_draws(world, version):
