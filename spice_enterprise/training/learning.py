@@ -2,27 +2,33 @@
 
 In: rollout groups of one step, the learner's model.
 Out: gradients on the adapter, and sums over the scored tokens (`Measured`).
-Refuses: nothing; values that are not finite come out as such, and the trainer withholds the update.
+Refuses: a single completion that does not fit into memory; values that are not finite come out as such.
 Not here: the optimiser, versions and states (`trainer.py`), the loss itself (`losses.py`).
 
 The divisor of the loss counts every rollout given, so leaving out groups without a signal changes the time, not the loss.
+When memory runs out the pass begins again with micro-batches half as large, which add up to the same sums.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from spice_enterprise.config import TrainingConfig
+from spice_enterprise.errors import TrainingError
 from spice_enterprise.records import Role, RolloutGroup
 from spice_enterprise.training.advantages import centre, has_no_signal
-from spice_enterprise.training.losses import LossLimits, TokenBatch, k3, policy_loss
+from spice_enterprise.training.losses import LossSettings, TokenBatch, k3, policy_loss
 from spice_enterprise.training.memory import CPU_BATCH_TOKENS, CPU_ROW_TOKENS
 from spice_enterprise.training.packing import PackedBatch, PackedRow, fill_batches, pack_group, to_tensors
 from spice_enterprise.training.qlora import LearnerModel
 from spice_enterprise.training.scoring import selected_logprobs
+
+NO_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
+"""What allocators without an exception type of their own say."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +37,8 @@ class Measured:
 
     is_trained: bool
     """False: no group carries a signal. Sampler and learner were compared on the first, and there are no gradients."""
+    batch_tokens: int
+    """Most positions of one forward pass."""
     loss: float = 0.0
     gap: float = 0.0
     kl: float = 0.0
@@ -41,6 +49,25 @@ class Measured:
         """Return a per-token mean; NaN when there were no tokens."""
         return total / self.tokens if self.tokens else math.nan
 
+    @property
+    def is_finite(self) -> bool:
+        """False when a reward, a log-probability or the loss is NaN or infinite."""
+        return math.isfinite(self.loss) and math.isfinite(self.gap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lesson:
+    """The groups of one step, the advantages of their rollouts, and which groups are run."""
+
+    groups: Sequence[RolloutGroup]
+    advantages: Sequence[Sequence[float]]
+    chosen: Sequence[int]
+    is_trained: bool
+
+    @property
+    def sequences(self) -> int:
+        return sum(len(group.rollouts) for group in self.groups)
+
 
 class PolicyGradient:
     """Forward and backward over packed groups."""
@@ -48,42 +75,80 @@ class PolicyGradient:
     def __init__(self, learner: LearnerModel, *, config: TrainingConfig, l_max: Mapping[Role, int], temperature: float) -> None:
         """Take what stays the same for a run; `l_max` is per role the most new tokens of a completion."""
         self._learner = learner
-        self._config = config
         self._l_max = l_max
         self._temperature = temperature
-        self._limits = LossLimits(clip_low=config.clip_low, clip_high=config.clip_high, importance_cap=config.importance_cap)
+        self._loss = LossSettings(
+            kind=config.loss, clip_low=config.clip_low, clip_high=config.clip_high, importance_cap=config.importance_cap
+        )
+        is_cpu = learner.device.type == "cpu"
+        self._is_sparing = config.activation_checkpointing == "always" or (
+            config.activation_checkpointing == "auto" and not is_cpu
+        )
+        self._row_tokens = min(config.max_batch_tokens, CPU_ROW_TOKENS) if is_cpu else config.max_batch_tokens
+        self._shared_tokens = min(config.max_batch_tokens, CPU_BATCH_TOKENS) if is_cpu else config.max_batch_tokens
 
     def forward_backward(self, groups: Sequence[RolloutGroup]) -> Measured:
-        """Add the gradients of `groups` to the adapter's, and return what was seen."""
-        advantages = [centre([rollout.reward for rollout in group.rollouts]) for group in groups]
-        trained = [i for i, group in enumerate(groups) if not has_no_signal([rollout.reward for rollout in group.rollouts])]
-        measured = Measured(is_trained=bool(trained))
-        for batch in self._batches(groups, trained or range(min(1, len(groups)))):
-            self._accumulate(batch, groups, advantages, measured=measured)
-        if not trained:
+        """Replace the adapter's gradients by those of `groups`, and return what was seen.
+
+        Raises `TrainingError` (E_MEMORY) when one completion with its prompt does not fit.
+        """
+        lesson = _plan_lesson(groups)
+        measured = None
+        while measured is None:
+            for parameter in self._learner.parameters.values():
+                parameter.grad = None
+            measured = self._run(lesson)
+        return measured
+
+    def _run(self, lesson: _Lesson) -> Measured | None:
+        """Go over the lesson once; `None` when memory ran out and the micro-batches were made smaller."""
+        measured = Measured(is_trained=lesson.is_trained, batch_tokens=self._row_tokens)
+        for rows in self._batches(lesson):
+            try:
+                self._accumulate(to_tensors(rows, self._learner.device), lesson, measured=measured)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                continue
+            self._shrink(rows, lesson)  # out of the handler: the error holds on to what must be freed
+            return None
+        if not lesson.is_trained:
             measured.loss = 0.0
         return measured
 
-    def _batches(self, groups: Sequence[RolloutGroup], chosen: Iterable[int]) -> Iterable[PackedBatch]:
-        row_limit = batch_limit = self._config.max_batch_tokens
-        if self._learner.device.type == "cpu":
-            row_limit, batch_limit = min(row_limit, CPU_ROW_TOKENS), min(batch_limit, CPU_BATCH_TOKENS)
+    def _batches(self, lesson: _Lesson) -> list[list[PackedRow]]:
         rows: list[PackedRow] = []
-        for index in chosen:
-            completions = [rollout.token_ids for rollout in groups[index].rollouts]
-            rows += pack_group(groups[index].prompt_token_ids, completions, group=index, max_tokens=row_limit)
-        return (to_tensors(batch, self._learner.device) for batch in fill_batches(rows, max_tokens=batch_limit))
+        for index in lesson.chosen:
+            group = lesson.groups[index]
+            completions = [rollout.token_ids for rollout in group.rollouts]
+            rows += pack_group(group.prompt_token_ids, completions, group=index, max_tokens=self._row_tokens)
+        return fill_batches(rows, max_tokens=self._shared_tokens)
 
-    def _accumulate(
-        self, batch: PackedBatch, groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]], *, measured: Measured
-    ) -> None:
+    def _shrink(self, rows: Sequence[PackedRow], lesson: _Lesson) -> None:
+        """Halve the limits below what `rows` took. Raises `TrainingError` (E_MEMORY) when they hold one completion."""
+        tried = len(rows) * max(len(row.token_ids) for row in rows)
+        if sum(len(row.source) for row in rows) == 1:
+            raise TrainingError(
+                f"memory ran out in a forward and backward pass over one completion with its prompt: {tried} positions,"
+                f" micro-batches of at most {self._row_tokens} tried",
+                code="E_MEMORY",
+                hint="set training.activation_checkpointing: always, shorten chunks or completions, or use a smaller base model",
+            )
+        least = max(_least_tokens(lesson.groups[index]) for index in lesson.chosen)
+        self._row_tokens = max(tried // 2, least)
+        self._shared_tokens = min(self._shared_tokens, self._row_tokens)
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+
+    def _accumulate(self, batch: PackedBatch, lesson: _Lesson, *, measured: Measured) -> None:
         """Forward one micro-batch, add to `measured` and, when there is something to learn, to the gradients."""
-        is_sparing = self._learner.device.type != "cpu"
-        with torch.set_grad_enabled(measured.is_trained), self._learner.spare_activations(is_on=is_sparing):
-            logps, entropies = self._score(batch)
-            tokens = self._token_batch(batch, groups, advantages, start_logps=logps.detach())
-            loss = policy_loss(logps, tokens, self._limits)
-            if measured.is_trained:
+        with torch.set_grad_enabled(lesson.is_trained), self._learner.spare_activations(is_on=self._is_sparing):
+            states = self._learner.completion_states(batch)
+            logps, entropies = selected_logprobs(states, self._learner.head_weight, batch.targets, temperature=self._temperature)
+            tokens = self._token_batch(batch, lesson, start_logps=logps.detach())
+            loss = policy_loss(logps, tokens, self._loss)
+            if lesson.is_trained:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         gaps = tokens.start_logps - tokens.sampler_logps
         measured.loss += loss.item()
@@ -92,25 +157,40 @@ class PolicyGradient:
         measured.entropy += entropies.sum().item()
         measured.tokens += len(batch.targets)
 
-    def _score(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        output = self._learner.hidden_states(
-            batch.token_ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-        )
-        hidden = output.last_hidden_state.flatten(0, 1)[batch.heads]
-        return selected_logprobs(hidden, self._learner.head_weight, batch.targets, temperature=self._temperature)
-
-    def _token_batch(
-        self, batch: PackedBatch, groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]], *, start_logps: Tensor
-    ) -> TokenBatch:
-        sequences = sum(len(group.rollouts) for group in groups)
-        places = list(zip(batch.source, batch.lengths, strict=True))
-        sampler = [value for (g, r), _ in places for value in groups[g].rollouts[r].logprobs]
-        weights = [advantages[g][r] for (g, r), length in places for _ in range(length)]
-        divisors = [float(self._l_max[groups[g].role] * sequences) for (g, _), length in places for _ in range(length)]
+    def _token_batch(self, batch: PackedBatch, lesson: _Lesson, *, start_logps: Tensor) -> TokenBatch:
+        lengths = torch.tensor(batch.lengths)
+        rollouts = [lesson.groups[g].rollouts[r] for g, r in batch.source]
+        sampler = torch.tensor([value for rollout in rollouts for value in rollout.logprobs], dtype=torch.float32)
+        advantages = torch.tensor([lesson.advantages[g][r] for g, r in batch.source], dtype=torch.float32)
+        divisors = torch.tensor([float(self._l_max[r.role] * lesson.sequences) for r in rollouts])
         device = self._learner.device
         return TokenBatch(
             start_logps=start_logps,
-            sampler_logps=torch.tensor(sampler, dtype=torch.float32, device=device),
-            advantages=torch.tensor(weights, dtype=torch.float32, device=device),
-            divisors=torch.tensor(divisors, dtype=torch.float32, device=device),
+            sampler_logps=sampler.to(device),
+            advantages=advantages.repeat_interleave(lengths).to(device),
+            divisors=divisors.repeat_interleave(lengths).to(device),
+            completions=torch.arange(len(lengths)).repeat_interleave(lengths).to(device),
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True when an allocator, and nothing else, gave up."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def _plan_lesson(groups: Sequence[RolloutGroup]) -> _Lesson:
+    rewards = [[rollout.reward for rollout in group.rollouts] for group in groups]
+    trained = [index for index, values in enumerate(rewards) if not has_no_signal(values)]
+    return _Lesson(
+        groups=groups,
+        advantages=[centre(values) for values in rewards],
+        chosen=trained or range(min(1, len(groups))),
+        is_trained=bool(trained),
+    )
+
+
+def _least_tokens(group: RolloutGroup) -> int:
+    """Return the positions of the smallest row that any completion of `group` can stand in."""
+    return len(group.prompt_token_ids) + max(len(rollout.token_ids) for rollout in group.rollouts)

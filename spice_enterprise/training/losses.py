@@ -1,27 +1,37 @@
-"""The Dr.GRPO loss, and the numbers a step reports about its tokens.
+"""Policy losses, and the numbers a step reports about its tokens.
 
 In: per completion token, the learner's and the sampler's log-probabilities and the advantage of its rollout.
 Out: a scalar to minimise; k3 divergence.
 Refuses: nothing; values that are not finite come out as such, and the trainer withholds the update.
-Not here: which rows are trained and how they are packed (`trainer.py`, `packing.py`).
+Not here: which rows are trained and how they are packed (`learning.py`, `packing.py`).
 
-    loss = - sum over tokens of  weight * min(ratio * A, clip(ratio, 1 - low, 1 + high) * A) / (L_max of the role) / sequences
-    weight = min(exp(logp_learner - logp_sampler), cap), detached;  ratio = exp(logp - logp at the start of the step)
+Per token, with r = exp(logp - logp at the start of the step), w = min(exp(logp at the start - logp_sampler), cap) and
+clip(x) = x within [1 - low, 1 + high], the gain is
 
-The divisor is a constant: dividing by each rollout's own length would reward long wrong answers, and dividing by the
-number of tokens would couple rollouts of different groups.
+    dr_grpo    w * min(r * A, clip(r) * A)
+    gspo       the same with r and w of the whole completion: exp of the mean difference over its tokens
+    cispo      w * clip(r) * A * logp, where w * clip(r) carries no gradient, so that no token's gradient is ever cut
+
+and the loss is - sum of gains / (L_max of the role) / sequences. The divisor is a constant: dividing by each rollout's
+own length would reward long wrong answers, and dividing by the number of tokens would couple rollouts of different groups.
+In the first pass over on-policy rollouts r = w = 1, and the gradients of all three are the same.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
+LossKind = Literal["dr_grpo", "gspo", "cispo"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossLimits:
-    """Clip range of the ratio and cap of the importance weight."""
+class LossSettings:
+    """Which loss, the clip range of the ratio and the cap of the importance weight."""
 
+    kind: LossKind = "dr_grpo"
     clip_low: float
     clip_high: float
     importance_cap: float
@@ -29,27 +39,66 @@ class LossLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """What the loss needs besides the learner's present log-probabilities; each is float [N], N completion tokens."""
+    """What the loss needs besides the learner's present log-probabilities; each is [N], N completion tokens."""
 
     start_logps: Tensor
-    """The learner's log-probabilities before the first update on this batch; no gradient."""
+    """float: the learner's log-probabilities before the first update on this batch; no gradient."""
     sampler_logps: Tensor
     advantages: Tensor
     divisors: Tensor
     """L_max of the token's role, times the number of sequences in the whole step."""
+    completions: Tensor
+    """int64: which completion of the batch a token belongs to, counted from 0 without gaps; every one is here whole."""
 
 
-def policy_loss(logps: Tensor, tokens: TokenBatch, limits: LossLimits) -> Tensor:
+def policy_loss(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
     """Return the summed loss of these tokens; sums over micro-batches add up to the step's loss."""
-    weights = importance_weights(tokens.start_logps, tokens.sampler_logps, limits.importance_cap)
-    ratios = torch.exp(logps - tokens.start_logps)
-    clipped = ratios.clamp(1.0 - limits.clip_low, 1.0 + limits.clip_high)
-    gains = torch.minimum(ratios * tokens.advantages, clipped * tokens.advantages)
-    return -(weights * gains / tokens.divisors).sum()
+    return -(_GAINS[settings.kind](logps, tokens, settings) / tokens.divisors).sum()
+
+
+def _token_gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
+    weights = importance_weights(tokens.start_logps, tokens.sampler_logps, settings.importance_cap)
+    return weights * _clipped_gains(torch.exp(logps - tokens.start_logps), tokens.advantages, settings)
+
+
+def _sequence_gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
+    start = sequence_means(tokens.start_logps, tokens.completions)
+    weights = importance_weights(start, sequence_means(tokens.sampler_logps, tokens.completions), settings.importance_cap)
+    ratios = torch.exp(sequence_means(logps, tokens.completions) - start)
+    return weights * _clipped_gains(ratios, tokens.advantages, settings)
+
+
+def _weighted_gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
+    weights = importance_weights(tokens.start_logps, tokens.sampler_logps, settings.importance_cap)
+    ratios = _clip(torch.exp(logps - tokens.start_logps), settings).detach()
+    return weights * ratios * tokens.advantages * logps
+
+
+_GAINS: Final[Mapping[LossKind, Callable[[Tensor, TokenBatch, LossSettings], Tensor]]] = {
+    "dr_grpo": _token_gains,
+    "gspo": _sequence_gains,
+    "cispo": _weighted_gains,
+}
+
+
+def _clipped_gains(ratios: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
+    return torch.minimum(ratios * advantages, _clip(ratios, settings) * advantages)
+
+
+def _clip(ratios: Tensor, settings: LossSettings) -> Tensor:
+    return ratios.clamp(1.0 - settings.clip_low, 1.0 + settings.clip_high)
+
+
+def sequence_means(values: Tensor, completions: Tensor) -> Tensor:
+    """Return for each token [N] the mean of `values` over its completion."""
+    count = int(completions.max()) + 1 if len(completions) else 0
+    lengths = torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, completions, torch.ones_like(values))
+    sums = torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, completions, values)
+    return (sums / lengths)[completions]
 
 
 def importance_weights(learner_logps: Tensor, sampler_logps: Tensor, cap: float) -> Tensor:
-    """Return min(exp(learner - sampler), cap) per token, without gradient."""
+    """Return min(exp(learner - sampler), cap), without gradient."""
     return torch.exp(learner_logps - sampler_logps).clamp(max=cap).detach()
 
 

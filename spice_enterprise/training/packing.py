@@ -1,9 +1,9 @@
 """A group's prompt stored once: what a forward pass sees of prompts that share completions.
 
 In: groups of (prompt tokens, completions), each completion with numbers per token.
-Out: micro-batches of padded rows, one row per group, with mask, positions and the places the head must look at.
+Out: micro-batches of padded rows, one row per group, with positions and the places the head must look at.
 Refuses: nothing; a group that is larger than the token budget is cut into several rows that repeat its prompt.
-Not here: the loss (`losses.py`) and the model (`qlora.py`).
+Not here: attention over such rows (`packed_attention.py`), the loss (`losses.py`) and the model (`qlora.py`).
 
 A row is `prompt, completion 1, completion 2, ...`. Segment 0 is the prompt, segment k the k-th completion. A position
 sees the prompt and its own segment, never another completion, and positions restart after the prompt:
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PAD_SEGMENT = -1
+from spice_enterprise.training.packed_attention import RowLayout, layout_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +99,8 @@ class PackedBatch:
     """int64 [R, T]"""
     positions: Tensor
     """int64 [R, T]"""
-    mask: Tensor
-    """bool [R, 1, T, T], true where a position may look"""
+    rows: tuple[RowLayout, ...]
+    """Where a position of each row may look."""
     heads: Tensor
     """int64 [N], places in the flattened [R * T]"""
     targets: Tensor
@@ -121,11 +121,10 @@ class PackedBatch:
 def to_tensors(rows: Sequence[PackedRow], device: torch.device) -> PackedBatch:
     """Pad `rows` on the right to the longest and make their tensors on `device`."""
     width = max(len(row.token_ids) for row in rows)
-    segments = torch.tensor([_pad(row.segments, width, PAD_SEGMENT) for row in rows], device=device)
     return PackedBatch(
-        token_ids=torch.tensor([_pad(row.token_ids, width, 0) for row in rows], device=device),
-        positions=torch.tensor([_pad(row.positions, width, 0) for row in rows], device=device),
-        mask=segment_mask(segments),
+        token_ids=torch.tensor([_pad(row.token_ids, width) for row in rows], device=device),
+        positions=torch.tensor([_pad(row.positions, width) for row in rows], device=device),
+        rows=tuple(layout_row(row.segments, device) for row in rows),
         heads=torch.tensor([index * width + head for index, row in enumerate(rows) for head in row.heads], device=device),
         targets=torch.tensor([token for row in rows for token in row.targets], device=device),
         source=tuple(place for row in rows for place in row.source),
@@ -133,16 +132,5 @@ def to_tensors(rows: Sequence[PackedRow], device: torch.device) -> PackedBatch:
     )
 
 
-def segment_mask(segments: Tensor) -> Tensor:
-    """Return bool [R, 1, T, T] from int [R, T]: earlier or same place, and of the prompt or the same segment.
-
-    Padding is a segment of its own: it sees itself only, so that no softmax runs over nothing.
-    """
-    width = segments.shape[1]
-    is_earlier = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    is_allowed = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
-    return (is_earlier & is_allowed)[:, None]
-
-
-def _pad(values: tuple[int, ...], width: int, filler: int) -> list[int]:
-    return [*values, *([filler] * (width - len(values)))]
+def _pad(values: tuple[int, ...], width: int) -> list[int]:
+    return [*values, *([0] * (width - len(values)))]

@@ -31,6 +31,7 @@ from spice_enterprise.records import canonical_json
 from spice_enterprise.seeding import derive
 from spice_enterprise.training import attention
 from spice_enterprise.training.base_model import BaseModel
+from spice_enterprise.training.packing import PackedBatch
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 SETTINGS_FILE: Final = "adapter_config.json"
@@ -93,9 +94,26 @@ class LearnerModel:
         head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
         return int(2 * shape.num_hidden_layers * shape.num_key_value_heads * head_dim * self.head_weight.element_size())
 
+    @property
+    def max_context_tokens(self) -> int:
+        """Most positions the model was made for."""
+        return int(self._causal.config.max_position_embeddings)
+
     def hidden_states(self, token_ids: Tensor, **rest: Any) -> Any:
         """Run the decoder without its head; returns the library's output (`last_hidden_state`, `past_key_values`)."""
         return self._causal.model(input_ids=token_ids, **rest)
+
+    def completion_states(self, batch: PackedBatch) -> Tensor:
+        """Return the states [N, hidden] that predict the completion tokens of packed rows."""
+        output = self.hidden_states(
+            batch.token_ids,
+            position_ids=batch.positions,
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device),  # 4-D: the library makes none
+            packed_rows=batch.rows,
+            use_cache=False,
+        )
+        states: Tensor = output.last_hidden_state.flatten(0, 1).index_select(0, batch.heads)
+        return states
 
     @contextmanager
     def bare(self) -> Iterator[None]:

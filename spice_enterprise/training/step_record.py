@@ -51,6 +51,7 @@ def describe_step(
         invalid_rate=_invalid_rate(rollouts),
         trained_tokens=measured.tokens if measured.is_trained else 0,
         staleness=staleness,
+        batch_tokens=measured.batch_tokens,
         duration_s=duration_s,
     )
 

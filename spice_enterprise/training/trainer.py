@@ -23,12 +23,13 @@ from spice_enterprise import durable
 from spice_enterprise.config import TrainingConfig
 from spice_enterprise.errors import ConfigError, TrainingError
 from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, canonical_json, digest_of, encode_json
-from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory
+from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory, verify_directory
 from spice_enterprise.training import checkpoints
-from spice_enterprise.training.delivery import require_current, require_delivered
+from spice_enterprise.training.delivery import require_delivered
 from spice_enterprise.training.learning import Measured, PolicyGradient
 from spice_enterprise.training.optimiser import AdapterOptimiser
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
+from spice_enterprise.training.staleness import staleness_of
 from spice_enterprise.training.step_record import Outcome, describe_step
 
 PROTECTED_FILE: Final = "protected.json"
@@ -129,17 +130,17 @@ class QloraTrainer:
             raise TrainingError(
                 "the previous update was not saved", code="E_UNSAVED", hint="call save(step) before the next update"
             )
-        require_current(tuple(groups), place.version)
+        staleness = staleness_of(groups, place.version, parent_digest=self._parent_digest())
         _require_whole(groups)
         self._hold(place.version)
-        outcome = self._learn(groups)
+        outcome = self._learn(groups, staleness=staleness)
         place.is_saved = bool(outcome.withheld)
         return describe_step(
             groups,
             outcome,
             number=number,
             adapter_id=place.version.adapter_id,
-            staleness=0,
+            staleness=staleness,
             duration_s=time.monotonic() - started,
         )
 
@@ -178,26 +179,34 @@ class QloraTrainer:
         place.protected.add(adapter_id)
         durable.write_file(self._run_dir / "adapters" / PROTECTED_FILE, canonical_json(sorted(place.protected)))
 
-    def _learn(self, groups: Sequence[RolloutGroup]) -> Outcome:
-        self._optimiser.clear()
+    def _learn(self, groups: Sequence[RolloutGroup], *, staleness: int) -> Outcome:
         try:
             measured = self._gradient.forward_backward(groups)
-            gap = measured.mean(measured.gap)
-            require_delivered(gap, compute_dtype=self._learner.compute_dtype, version=self.version)
-            if not measured.is_trained:
-                return Outcome(measured=measured, grad_norm=0.0, withheld="no_signal")
+            if staleness == 0:  # else the gap is the policy's own movement
+                gap = measured.mean(measured.gap)
+                require_delivered(gap, compute_dtype=self._learner.compute_dtype, version=self.version)
             return self._apply(measured)
         finally:
             self._optimiser.clear()
 
     def _apply(self, measured: Measured) -> Outcome:
-        """Clip and step, unless the loss or the gradient is not finite."""
+        """Clip and step, unless there is nothing to learn or a number is not finite."""
         grad_norm = self._optimiser.grad_norm()
-        if not (math.isfinite(measured.loss) and math.isfinite(grad_norm)):
+        if not (measured.is_finite and math.isfinite(grad_norm)):
             return Outcome(measured=measured, grad_norm=grad_norm, withheld="non_finite")
+        if not measured.is_trained:
+            return Outcome(measured=measured, grad_norm=0.0, withheld="no_signal")
         self._optimiser.step(grad_norm)
         self._learner.adapter_digest = UNSAVED
         return Outcome(measured=measured, grad_norm=grad_norm)
+
+    def _parent_digest(self) -> str | None:
+        """Return the digest of the current version's parent, where rollouts by it are allowed and it is still on disk."""
+        parent = self.version.parent_adapter_id
+        if self._config.max_staleness == 0 or parent is None:
+            return None
+        folder = checkpoints.adapter_dir(self._run_dir, parent)
+        return digest_of(verify_directory(folder)) if folder.is_dir() else None
 
     # --- versions and states ------------------------------------------------------------------------------------------
 

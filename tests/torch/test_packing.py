@@ -1,10 +1,14 @@
 """A group packed with its prompt once is the same function as its rows one by one, for every architecture allowed."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from spice_enterprise.training.base_model import ARCHITECTURES
-from spice_enterprise.training.packing import fill_batches, pack_group, pack_row, segment_mask, to_tensors
+from spice_enterprise.training.packed_attention import attend_rows, layout_row
+from spice_enterprise.training.packing import fill_batches, pack_group, pack_row, to_tensors
 from spice_enterprise.training.scoring import selected_logprobs
 
 pytestmark = pytest.mark.torch
@@ -19,8 +23,9 @@ def test_golden_layout():
     assert row.positions == (0, 1, 2, 3, 4, 3)
     assert row.heads == (2, 3, 2)  # b0 from row 4 would be the bug
     assert row.targets == (4, 5, 6)
-    mask = segment_mask(torch.tensor([row.segments]))[0, 0].int()
-    assert ["".join(map(str, line)) for line in mask.tolist()] == ["100000", "110000", "111000", "111100", "111110", "111001"]
+    layout = layout_row(row.segments, torch.device("cpu"))
+    assert layout.prompt == 3
+    assert ["".join(map(str, line)) for line in layout.mask.int().tolist()] == ["111100", "111110", "111001"]
 
 
 def test_position_count():
@@ -52,8 +57,7 @@ def packed(learner, *, max_tokens):
     rows = [row for g, (prompt, parts) in enumerate(GROUPS) for row in pack_group(prompt, parts, group=g, max_tokens=max_tokens)]
     for batch_rows in fill_batches(rows, max_tokens=max_tokens):
         batch = to_tensors(batch_rows, learner.device)
-        output = learner.hidden_states(batch.token_ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
-        logps, _ = selected_logprobs(output.last_hidden_state.flatten(0, 1)[batch.heads], learner.head_weight, batch.targets)
+        logps, _ = selected_logprobs(learner.completion_states(batch), learner.head_weight, batch.targets)
         start = 0
         for place, length in zip(batch.source, batch.lengths, strict=True):
             yield place, logps[start : start + length]
@@ -87,10 +91,38 @@ def test_a_completion_that_saw_its_neighbour_would_be_noticed(make_learner):
     learner = make_learner(moved=0.05)
     prompt, parts = GROUPS[0]
     batch = to_tensors(pack_group(prompt, parts, group=0, max_tokens=99), learner.device)
-    causal = torch.ones_like(batch.mask).tril()
-    output = learner.hidden_states(batch.token_ids, attention_mask=causal, position_ids=batch.positions, use_cache=False)
-    logps, _ = selected_logprobs(output.last_hidden_state.flatten(0, 1)[batch.heads], learner.head_weight, batch.targets)
+    open_mask = dataclasses.replace(batch.rows[0], mask=torch.ones_like(batch.rows[0].mask).tril(len(prompt)))
+    states = learner.completion_states(dataclasses.replace(batch, rows=(open_mask,)))
+    logps, _ = selected_logprobs(states, learner.head_weight, batch.targets)
     assert (logps[-1] - naive(learner, prompt, parts[2])[-1]).abs().item() > 1e-3
+
+
+def dense_mask(rows, width):
+    """One mask over all pairs of positions; padding sees itself."""
+    mask = torch.eye(width, dtype=torch.bool).repeat(len(rows), 1, 1, 1)
+    for index, row in enumerate(rows):
+        end = row.mask.shape[1]
+        mask[index, 0, : row.prompt, : row.prompt] = torch.ones(row.prompt, row.prompt).tril()
+        mask[index, 0, row.prompt : end, :end] = row.mask
+    return mask
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
+def test_attention_in_parts_equals_one_dense_mask_with_its_gradients(heads):
+    generator = torch.Generator().manual_seed(2)
+    segments = [[0, 0, 0, 1, 1, 2, 3, 3, 3], [0, 1, 2], [0, 0, 0, 0, 0, 1]]
+    rows = [layout_row(row, torch.device("cpu")) for row in segments]
+    query, key, value = (torch.randn(3, n, 9, 8, generator=generator, requires_grad=True) for n in (heads[0], heads[1], heads[1]))
+    is_real = torch.tensor([[place < len(row) for place in range(9)] for row in segments])[:, :, None, None]
+    shared = heads[0] // heads[1]
+    dense = scaled_dot_product_attention(
+        query, key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1), attn_mask=dense_mask(rows, 9), scale=0.3
+    ).transpose(1, 2) * is_real  # fmt: skip
+    parts = attend_rows(query, key, value, rows, scaling=0.3)
+    assert torch.allclose(parts, dense, atol=1e-6)
+    pull = torch.randn(parts.shape, generator=generator)
+    expected, found = (torch.autograd.grad((output * pull).sum(), (query, key, value)) for output in (dense, parts))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -1,0 +1,31 @@
+"""How far behind the version that learns the rollouts of a step may be.
+
+In: rollout groups, the digests of the current version and of its parent.
+Out: 0 or 1: how many versions behind all of them are.
+Refuses: rollouts of any other version, and a mix of two.
+Not here: correcting for it (the importance weights of `losses.py`).
+"""
+
+from collections.abc import Sequence
+
+from spice_enterprise.errors import StaleRolloutError
+from spice_enterprise.records import AdapterVersion, RolloutGroup
+
+
+def staleness_of(groups: Sequence[RolloutGroup], version: AdapterVersion, *, parent_digest: str | None) -> int:
+    """Return 0 when `version` made all rollouts, 1 when its parent did; `parent_digest` is `None` where that is not allowed.
+
+    Raises `StaleRolloutError` naming the first rollout that another adapter made.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    is_old = bool(rollouts) and parent_digest is not None and rollouts[0].adapter_digest == parent_digest != version.digest
+    wanted = parent_digest if is_old else version.digest
+    for rollout in rollouts:
+        if rollout.adapter_digest != wanted:
+            allowed = f"{version.adapter_id} or, all of a step, its parent" if parent_digest else version.adapter_id
+            raise StaleRolloutError(
+                f"rollout {rollout.rollout_id} was made by another adapter than {allowed}",
+                record_id=rollout.rollout_id,
+                hint="publish the current version to the sampler before playing",
+            )
+    return int(is_old)
