@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from spice_enterprise.errors import ConfigError, DeliveryError, SamplerError
 from spice_enterprise.records import Message, Prompt
-from spice_enterprise.training import checkpoints, hf_sampler
+from spice_enterprise.training import checkpoints, continuous, prefill
 from spice_enterprise.training.base_model import ARCHITECTURES
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
@@ -34,7 +34,7 @@ def test_greedy_equals_generate(kind, texts, make_base, make_learner, tmp_path, 
     sampler = make_sampler(learner, tmp_path)
     prompts = [tools.ask(text, 12, temperature=0.0) for text in texts]
     completions = [group[0] for group in sampler.sample(prompts, n=1, seed=1)]
-    assert (hf_sampler.shared_length([c.prompt_token_ids for c in completions]) > 0) == ("b" in texts[1])
+    assert (prefill.shared_length([c.prompt_token_ids for c in completions]) > 0) == ("b" in texts[1])
     for completion in completions:
         ids = torch.tensor([completion.prompt_token_ids])
         with learner.bare():
@@ -53,8 +53,8 @@ def test_completions_do_not_depend_on_their_neighbours(make_learner, tmp_path, t
     assert [c.logprobs for c in first_alone[0]] == [pytest.approx(c.logprobs, abs=1e-5) for c in together[0]]
     fewer = sampler.sample(prompts, n=2, seed=3)
     assert [[key(c) for c in group] for group in fewer] == [[key(c) for c in group[:2]] for group in together]
-    monkeypatch.setattr(hf_sampler, "MAX_ROWS", 5)
-    monkeypatch.setattr(hf_sampler, "MAX_PREFILL_TOKENS", 40)
+    monkeypatch.setattr(continuous, "MAX_ROWS", 5)
+    monkeypatch.setattr(prefill, "MAX_PREFILL_TOKENS", 40)
     sliced = sampler.sample(prompts, n=5, seed=3)
     assert [[key(c) for c in group] for group in sliced] == [[key(c) for c in group] for group in together]
     assert len({key(c) for c in together[0]}) > 1  # the rows of a group do draw differently
@@ -76,11 +76,9 @@ def test_log_probabilities_are_the_learners(make_learner, tmp_path, tools, tempe
             pack_group(group[0].prompt_token_ids, [c.token_ids for c in group], group=0, max_tokens=9999), learner.device
         )
         with learner.bare(), torch.no_grad():
-            output = learner.hidden_states(
-                batch.token_ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+            logps, _ = selected_logprobs(
+                learner.completion_states(batch), learner.head_weight, batch.targets, temperature=temperature
             )
-            hidden = output.last_hidden_state.flatten(0, 1)[batch.heads]
-            logps, _ = selected_logprobs(hidden, learner.head_weight, batch.targets, temperature=temperature)
         sampled = torch.tensor([logp for c in group for logp in c.logprobs])
         assert (logps - sampled).abs().max().item() < 1e-4
 
@@ -218,7 +216,7 @@ def test_unsaved_weights_are_neither_served_nor_lost(world, tools):
 
 
 def test_what_all_prompts_begin_with_is_found():
-    from spice_enterprise.training.hf_sampler import MIN_SHARED_TOKENS, shared_length
+    from spice_enterprise.training.prefill import MIN_SHARED_TOKENS, shared_length
 
     same = tuple(range(MIN_SHARED_TOKENS))
     assert shared_length([(*same, 1, 2), (*same, 3), (*same, 1, 9, 9)]) == MIN_SHARED_TOKENS

@@ -1,0 +1,34 @@
+"""A copy of the learner's model that only samples: the same NF4 values, written out.
+
+In: what the learner was loaded from.
+Out: a model to give to `HfSampler`; it holds no version until one is published there.
+Refuses: nothing of its own.
+Not here: the twin on disk that vLLM serves (`twin.py`).
+
+4-bit kernels write slowly, above all on CPUs. And a copy can write the next step's rollouts in another thread while the
+learner learns: nothing is shared between the two but files.
+"""
+
+import torch
+
+from spice_enterprise.config import TrainingConfig
+from spice_enterprise.training.base_model import BaseModel
+from spice_enterprise.training.qlora import BASE_DIGEST, LearnerModel
+
+
+def load_twin(base: BaseModel, config: TrainingConfig, *, dtype: torch.dtype | None, seed: int) -> LearnerModel:
+    """Load the twin of `LearnerModel.load(base, config, seed=seed)`.
+
+    Args:
+        base: the learner's base.
+        config: the learner's; its weights are quantised in the learner's dtype, as the learner does it.
+        dtype: of the twin's weights and activations, rounded to after that; `None`: the learner's.
+        seed: of the adapter nobody hears: B = 0 until a version is published.
+    """
+    twin = LearnerModel.load(base, config.model_copy(update={"dequantise": "always"}), seed=seed)
+    if dtype is not None:
+        twin.round_base(dtype)
+    for parameter in twin.parameters.values():
+        parameter.requires_grad_(requires_grad=False)
+    twin.adapter_digest = BASE_DIGEST
+    return twin
