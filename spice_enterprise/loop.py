@@ -5,18 +5,34 @@ Out: the version that stands at the end, every alert, and which alerts are still
 Refuses: nothing of its own; it halts when the policy's number of restores is used up.
 Not here: what a stage does. This file knows only the order, and writes one audit record after each arrow.
 
-A step is finished by its commit line. Whatever happened after the last commit is done again on resume: the journal
-gives back what was played, so the same step is made, bit for bit on a CPU, without asking the sampler again.
+A step is finished by its commit line; what stands then was saved before (`run_state.py`). Whatever happened after the last
+state that verifies is done again on resume: the journal gives back what was played, so the same step is made, bit for bit
+on a CPU, without asking the sampler again, and what is recorded already is not recorded twice.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 from spice_enterprise import seeding
+from spice_enterprise.ahead import Ahead
 from spice_enterprise.guardrails.rollback import version_to_restore
-from spice_enterprise.protocols import AuditSink, Monitor, OnProgress, Played, Player, Progress, Sampler, Trainer, Window
+from spice_enterprise.protocols import (
+    AuditSink,
+    Monitor,
+    OnProgress,
+    Played,
+    Player,
+    Progress,
+    RecallingAuditSink,
+    RememberingPlayer,
+    Sampler,
+    Trainer,
+    Window,
+)
 from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, Chunk, NamedDigest, Step, digest_of
+from spice_enterprise.run_state import RunState, RunStates, load_monitors, monitor_states, require_same
+from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.store import Commit, RunStore
 
 
@@ -41,6 +57,10 @@ class LoopSettings:
     chunks_per_step: int
     seed: int
     max_restores: int
+    identity: tuple[tuple[str, str], ...] = ()
+    """(name, digest) of what a resumed run must find unchanged: config, policies, corpus."""
+    max_staleness: int = 0
+    """1: the next step is played while this one is learned (`ahead.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +76,26 @@ def self_play(
     chunks: Sequence[Chunk], parts: LoopParts, store: RunStore, settings: LoopSettings, on_progress: OnProgress
 ) -> LoopResult:
     """Play and learn until the steps are done or the restores are used up; continue where the last commit stands."""
-    version, commit = _resume(parts, store, settings.run)
+    states = RunStates(store)
+    parts, standing = _resume(parts, store, states, settings)
+    version, commit, archive = standing.version, standing.commit, Archive(standing.tasks)
     pace = _Pace(settings.steps, commit.number)
-    while commit.number < settings.steps and not commit.is_halted:
-        number = commit.number + 1
-        played = _play(number, chunks, version, parts, store, settings)
-        step = parts.trainer.update(played.groups, number=number)
-        store.put(step)
-        parts.audit.append(_stepped(step, settings.run))
-        alerts = _watch(step, played, parts, store)
-        version = _settle(step, version, alerts, parts, store, settings.run)
-        commit = _committed(step, version, alerts, commit, settings.max_restores)
-        store.commit(commit)
-        parts.window.log_step(step, _extra(played))
-        on_progress(pace.line(step, played))
+    with _ahead(chunks, parts.player, store, settings) as ahead:
+        while commit.number < settings.steps and not commit.is_halted:
+            number = commit.number + 1
+            played = ahead.play(number, version)
+            ahead.begin(number + 1, version)
+            step = store.put(parts.trainer.update(played.groups, number=number))
+            parts.audit.append(_stepped(step, settings.run))
+            alerts = _watch(step, played, parts, store)
+            ahead.join()
+            version = _settle(step, version, alerts, parts, store, settings.run)
+            commit = _committed(step, version, alerts, commit, settings.max_restores)
+            parts.window.log_step(step, _extra(played))
+            _file(played, number, archive)
+            states.save(_state(commit, version, archive, parts, states, settings))
+            store.commit(commit)
+            on_progress(pace.line(step, played))
     alerts = list(store.all(Alert))
     still_open = tuple(a for a in alerts if commit.is_halted and a.severity == "critical" and a.step == commit.number)
     return LoopResult(version=version, alerts=tuple(alerts), open_alerts=still_open)
@@ -89,42 +115,103 @@ def chunks_of_step(chunks: Sequence[Chunk], number: int, per_step: int, seed: in
     return chosen
 
 
-def _resume(parts: LoopParts, store: RunStore, run: str) -> tuple[AdapterVersion, Commit]:
-    """Bring the learner and the sampler to what the last commit names; the first commit names the untrained start."""
+def _resume(
+    parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings
+) -> tuple[LoopParts, RunState]:
+    """Bring learner, sampler, monitors and player to the newest state that verifies, or to the untrained start.
+
+    From then on the audit log is told only what it does not hold already of the steps that are made again.
+    """
+    saved = states.valid()
+    if not saved:
+        parts, standing = _begin(parts, store, states, settings)
+    else:
+        require_same(saved[0], settings.identity)
+        version = parts.trainer.start([state.version for state in saved])
+        standing = next(state for state in saved if state.version == version)
+        states.resume(standing)
+        parts = _told_once(parts, standing.audit_size, standing.audit_root)
+        load_monitors(parts.monitors, standing.monitors)
+        _remind(parts.player, store, standing)
+    parts.sampler.publish(standing.version)
+    return parts, standing
+
+
+def _begin(
+    parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings
+) -> tuple[LoopParts, RunState]:
+    """Save and commit the untrained start."""
     version = parts.trainer.start()
-    commit = store.last_commit()
-    if commit is None:
-        store.put(version)
-        parts.audit.append(_saved(version, run))
-        commit = Commit(number=0, step_id="", adapter_id=version.adapter_id, restores=0)
-        store.commit(commit)
-    if commit.adapter_id != version.adapter_id:
-        version = store.adapter(commit.adapter_id)
-        parts.trainer.restore(version)
-    parts.sampler.publish(version)
-    _remember(parts, store, commit.number)
-    return version, commit
+    if version in store.all(AdapterVersion):  # a run that was killed before its first commit
+        parts = _told_once(parts, 0, "")
+    store.put(version)
+    parts.audit.append(_saved(version, settings.run))
+    commit = Commit(number=0, step_id="", adapter_id=version.adapter_id, restores=0)
+    standing = _state(commit, version, Archive(), parts, states, settings)
+    states.save(standing)
+    store.commit(commit)
+    return parts, standing
 
 
-def _remember(parts: LoopParts, store: RunStore, until: int) -> None:
-    """Show the monitors the finished steps again: a rule over many steps must not forget them at a restart."""
-    for step in store.all(Step):
-        played = store.journalled(step.number)
-        if step.number <= until and played is not None:
-            for monitor in parts.monitors:
-                monitor.check(step, [item.group for item in played.rollouts])
+def _state(
+    commit: Commit, version: AdapterVersion, archive: Archive, parts: LoopParts, states: RunStates, settings: LoopSettings
+) -> RunState:
+    size, root = parts.audit.head() if isinstance(parts.audit, RecallingAuditSink) else (0, "")
+    return RunState(
+        commit=commit,
+        version=version,
+        identity=settings.identity,
+        audit_size=size,
+        audit_root=root,
+        files=states.files(),
+        tasks=archive.state(),
+        monitors=monitor_states(parts.monitors),
+    )
 
 
-def _play(
-    number: int, chunks: Sequence[Chunk], version: AdapterVersion, parts: LoopParts, store: RunStore, settings: LoopSettings
-) -> Played:
-    """Return what step `number` played: from the journal if it was written, else played now and journalled."""
-    played = store.journalled(number)
-    if played is None:
-        chosen = chunks_of_step(chunks, number, settings.chunks_per_step, settings.seed)
-        played = parts.player.play(chosen, version, step=number)
-        store.journal(number, played)
-    return played
+class _ToldOnce:
+    """Tells an audit sink only what it does not hold yet."""
+
+    def __init__(self, sink: RecallingAuditSink, held: Container[AuditEvent]) -> None:
+        self._sink, self._held = sink, held
+        self.head, self.since = sink.head, sink.since
+
+    def append(self, event: AuditEvent) -> str:
+        """Append what is new; what is there already has no new leaf."""
+        return "" if event in self._held else self._sink.append(event)
+
+
+def _told_once(parts: LoopParts, size: int, root: str) -> LoopParts:
+    """Return the parts with an audit sink that skips what it holds after a head; one that cannot tell is told again."""
+    if not isinstance(parts.audit, RecallingAuditSink):
+        return parts
+    return replace(parts, audit=_ToldOnce(parts.audit, parts.audit.since(size, root)))
+
+
+def _remind(player: Player, store: RunStore, standing: RunState) -> None:
+    """Tell the player which tasks there were: up to the state, and in plays that will be taken from the journal."""
+    if isinstance(player, RememberingPlayer):
+        archive, number = Archive(standing.tasks), standing.commit.number + 1
+        while (played := store.journalled(number)) is not None:
+            _file(played, number, archive)
+            number += 1
+        player.remember(archive.state())
+
+
+def _file(played: Played, number: int, archive: Archive) -> None:
+    for task in played.tasks:
+        archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime, step=number)
+
+
+def _ahead(chunks: Sequence[Chunk], player: Player, store: RunStore, settings: LoopSettings) -> Ahead:
+    """Return what gives each step its play."""
+    return Ahead(
+        player,
+        store,
+        chunks_of=lambda number: chunks_of_step(chunks, number, settings.chunks_per_step, settings.seed),
+        last_step=settings.steps,
+        max_staleness=settings.max_staleness,
+    )
 
 
 def _watch(step: Step, played: Played, parts: LoopParts, store: RunStore) -> list[Alert]:
@@ -179,7 +266,21 @@ def _extra(played: Played) -> dict[str, float]:
         "valid_rate": _share(sum(r.outcome == "valid" for r in proposals), len(proposals)),
         "pass_rate": _share(sum(r.outcome == "correct" for r in answers), len(answers)),
         "sampled_tokens": float(sum(len(r.token_ids) for r in (*proposals, *answers))),
+        "refilled_share": _refilled_share(played),
     }
+
+
+def _refilled_share(played: Played) -> float:
+    """Return the share of chunks that were asked for proposals again although a task of theirs had been attempted."""
+    attempted: set[str] = set()
+    refilled: set[str] = set()
+    groups = [item.group for item in played.rollouts if item.group.role == "challenger"]
+    for group in groups:
+        if group.parent_id in attempted:
+            refilled.add(group.parent_id)
+        if any(r.outcome == "valid" and not r.reason for r in group.rollouts):
+            attempted.add(group.parent_id)
+    return _share(len(refilled), len({group.parent_id for group in groups}))
 
 
 def _share(part: int, whole: int) -> float:
