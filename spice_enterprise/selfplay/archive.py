@@ -12,7 +12,6 @@ A task is kept with the step that had it first, so that a step which is played a
 
 from collections.abc import Iterable
 
-from spice_enterprise.protocols import Played
 from spice_enterprise.records import Regime, digest_of
 from spice_enterprise.selfplay.answers import normalise
 
@@ -41,16 +40,6 @@ class Archive:
     def state(self) -> tuple[str, ...]:
         """Return `<digest> <step>` for every task, sorted: what to save, and what `Archive(...)` takes."""
         return tuple(f"{digest} {step}" for digest, step in sorted(self._steps.items()))
-
-
-def archive_of(plays: Iterable[Played]) -> Archive:
-    """Return the archive that playing `plays` would have left, oldest first."""
-    archive = Archive()
-    for played in plays:
-        step = next((rollout.step for item in played.rollouts for rollout in item.group.rollouts), 0)
-        for task in played.tasks:
-            archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime, step=step)
-    return archive
 
 
 def _digest(chunk_id: str, question: str, regime: Regime) -> str:
