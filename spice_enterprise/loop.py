@@ -115,9 +115,7 @@ def chunks_of_step(chunks: Sequence[Chunk], number: int, per_step: int, seed: in
     return chosen
 
 
-def _resume(
-    parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings
-) -> tuple[LoopParts, RunState]:
+def _resume(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings) -> tuple[LoopParts, RunState]:
     """Bring learner, sampler, monitors and player to the newest state that verifies, or to the untrained start.
 
     From then on the audit log is told only what it does not hold already of the steps that are made again.
@@ -137,9 +135,7 @@ def _resume(
     return parts, standing
 
 
-def _begin(
-    parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings
-) -> tuple[LoopParts, RunState]:
+def _begin(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings) -> tuple[LoopParts, RunState]:
     """Save and commit the untrained start."""
     version = parts.trainer.start()
     if version in store.all(AdapterVersion):  # a run that was killed before its first commit

@@ -9,11 +9,11 @@ To extend, pass an object: `SpiceAdapterJob(corpus=..., parts=...)` or `job.with
 points and no dotted paths in YAML: code named by a config string is an injection surface.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spice_enterprise.records import (
     AdapterVersion,
@@ -155,6 +155,7 @@ class Monitor(Protocol):
         ...
 
 
+@runtime_checkable
 class StatefulMonitor(Monitor, Protocol):
     """A monitor that remembers steps; what it remembers is saved with every finished step."""
 
@@ -183,6 +184,7 @@ class AuditSink(Protocol):
         ...
 
 
+@runtime_checkable
 class RecallingAuditSink(AuditSink, Protocol):
     """A sink that can tell what it holds, so that a step which is made again after a crash is not logged twice. Optional."""
 
@@ -190,8 +192,8 @@ class RecallingAuditSink(AuditSink, Protocol):
         """Return how many records there are, and a digest over all of them."""
         ...
 
-    def since(self, size: int, root: str) -> frozenset[str]:
-        """Return the digest (`digest_of`) of every event after the head (`size`, `root`).
+    def since(self, size: int, root: str) -> Container[AuditEvent]:
+        """Return the events after the head (`size`, `root`), to be asked with `in`; all of them when `size` is 0.
 
         Raises `IntegrityError` E_AUDIT_CHAIN when the log does not continue that head.
         """
@@ -373,11 +375,12 @@ class Player(Protocol):
         ...
 
 
+@runtime_checkable
 class RememberingPlayer(Player, Protocol):
     """A player that asks no question twice. Optional."""
 
     def remember(self, tasks: Sequence[str]) -> None:
-        """Take these digests of tasks as all that were ever asked in the run; called before each play."""
+        """Take these entries of the archive (`selfplay.archive`) as all that was asked before a resumed run goes on."""
         ...
 
 

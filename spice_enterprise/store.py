@@ -11,7 +11,8 @@ Not here: adapters and learner states (`training/checkpoints.py`), the audit log
       corpus.json       documents, chunks, rejections, counts
       exam.json         the frozen questions
       records/*.jsonl   steps, alerts, adapters, gates, promotions: one canonical JSON line each
-      journal/*.jsonl   what was played in a step, written before the optimiser moves
+      journal/*.jsonl   what was played in a step and the digest of it, written before the optimiser moves
+      run_states/       what else stands after a step (`run_state.py`)
       commits.jsonl     one line per finished step: which adapter stands after it
 """
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from spice_enterprise import durable
+from spice_enterprise import durable, sealed
 from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import EXIT_USAGE, ConfigError, IntegrityError, StoreError
 from spice_enterprise.protocols import Corpus, Played
@@ -44,6 +45,7 @@ from spice_enterprise.records import (
 )
 
 T = TypeVar("T")
+R = TypeVar("R", Step, Alert, AdapterVersion, GateReport, Promotion)
 Stored = Step | Alert | AdapterVersion | GateReport | Promotion
 AnyRecord = Document | Chunk | Task | Rollout | Stored
 
@@ -54,6 +56,8 @@ FILES: Final[dict[type[Stored], str]] = {
     GateReport: "gates",
     Promotion: "promotions",
 }
+
+NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +85,17 @@ class RunStore:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self._known: dict[type[Stored], set[str]] = {}
+        self._known: dict[type[Stored], dict[str, Stored]] = {}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run directory. Raises `StoreError` E_LOCKED (exit 75) when another job has it."""
+        """Hold the run directory.
+
+        Raises `StoreError` E_LOCKED (exit 75) when another job has it, E_NETWORK_DISK where locks may not hold.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        with (self.run_dir / "lock").open("w", encoding="utf-8") as file:
+        _refuse_network_disk(self.run_dir)
+        with (self.run_dir / "lock").open("a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -96,6 +104,7 @@ class RunStore:
                     code="E_LOCKED",
                     hint="wait for it, or choose another --name",
                 ) from None
+            file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             yield
@@ -141,15 +150,20 @@ class RunStore:
         path = self.run_dir / f"{name}.json"
         return decode(cls, _parse(path.read_bytes(), path)) if path.exists() else None
 
-    def put(self, record: Stored) -> None:
-        """Write a record once. The same again is fine. Raises `OSError` when the disk refuses."""
+    def put(self, record: R) -> R:
+        """Write a record once and return it as it stands: one that was there keeps its facts of the moment (`NOT_IN_ID`).
+
+        Raises `OSError` when the disk refuses.
+        """
         cls, path = type(record), self._records_path(type(record))
         if cls not in self._known:
             durable.drop_torn_tail(path)
-            self._known[cls] = {id_of(old) for old in self.all(cls)}
-        if id_of(record) not in self._known[cls]:
+            self._known[cls] = {id_of(old): old for old in self.all(cls)}
+        known = self._known[cls]
+        if id_of(record) not in known:
             durable.append_lines(path, [canonical_json(record)])
-            self._known[cls].add(id_of(record))
+            known[id_of(record)] = record
+        return known[id_of(record)]  # type: ignore[return-value]  # filed under its class
 
     def all(self, cls: type[T]) -> tuple[T, ...]:
         """Return every stored record of a class, oldest first."""
@@ -166,34 +180,57 @@ class RunStore:
     def _records_path(self, cls: type[object]) -> Path:
         return self.run_dir / "records" / f"{FILES[cls]}.jsonl"  # type: ignore[index]  # KeyError: not a stored record
 
+    def growing_files(self) -> tuple[str, ...]:
+        """Return the files that are only ever appended to, without the torn line that a crash may have left."""
+        paths = ("commits.jsonl", *(f"records/{name}.jsonl" for name in FILES.values()))
+        for path in paths:
+            durable.drop_torn_tail(self.run_dir / path)
+        return paths
+
     def journal(self, number: int, played: Played) -> None:
         """Make what was played in step `number` durable; call it before the optimiser moves."""
-        durable.write_file(self._journal_path(number), canonical_json(played) + b"\n")
+        sealed.write_value(self._journal_path(number), played)
 
     def journalled(self, number: int) -> Played | None:
-        """Return what was played in step `number`, or None."""
+        """Return what was played in step `number`, or None when it was not played yet.
+
+        Raises `IntegrityError` (E_STATE_CORRUPT) when it was changed, or when it is gone though the step was finished:
+        what was learned from is never played a second time.
+        """
         path = self._journal_path(number)
-        return decode(Played, _parse(path.read_bytes(), path)) if path.exists() else None
+        if path.exists() or number <= self._finished():
+            return decode(Played, sealed.read_value(path))
+        return None
 
     def played(self) -> Iterator[Played]:
-        """Return everything that was ever played in this run, step by step."""
-        for path in sorted((self.run_dir / "journal").glob("step-*.jsonl")):
-            yield decode(Played, _parse(path.read_bytes(), path))
+        """Return everything that was ever played in this run, step by step. Raises `IntegrityError` when some is gone."""
+        there = {int(path.stem.removeprefix("step-")) for path in (self.run_dir / "journal").glob("step-*.jsonl")}
+        for number in sorted(there | set(range(1, self._finished() + 1))):
+            yield decode(Played, sealed.read_value(self._journal_path(number)))
+
+    def _finished(self) -> int:
+        return max((commit.number for commit in self.commits()), default=0)
 
     def _journal_path(self, number: int) -> Path:
         return self.run_dir / "journal" / f"step-{number:06d}.jsonl"
 
     def commit(self, commit: Commit) -> None:
-        """Finish a step: from now on a resumed run begins after it."""
+        """Finish a step: from now on a resumed run begins after it. The same line again is not written twice."""
+        standing = {old.number: old for old in self.commits()}
+        if standing.get(commit.number) != commit:
+            path = self.run_dir / "commits.jsonl"
+            durable.drop_torn_tail(path)
+            durable.append_lines(path, [canonical_json(commit)])
+
+    def commits(self) -> list[Commit]:
+        """Return every commit line, oldest first. Raises `IntegrityError` at a line that is none."""
         path = self.run_dir / "commits.jsonl"
-        durable.drop_torn_tail(path)
-        durable.append_lines(path, [canonical_json(commit)])
+        return [decode(Commit, _parse(line, path)) for line in durable.read_lines(path)]
 
     def last_commit(self) -> Commit | None:
         """Return the newest finished step, or None."""
-        path = self.run_dir / "commits.jsonl"
-        lines = durable.read_lines(path)
-        return decode(Commit, _parse(lines[-1], path)) if lines else None
+        commits = self.commits()
+        return commits[-1] if commits else None
 
     def lineage(self, record_id: str) -> Lineage:
         """Return the road of one record, in both directions. Raises `StoreError` E_UNKNOWN_ID."""
@@ -283,6 +320,22 @@ def _parse(line: bytes, path: Path) -> object:
         return json.loads(line)
     except ValueError:
         raise IntegrityError(f"{path.name}: not valid JSON", code="E_RECORD", hint="restore the file from a backup") from None
+
+
+def _refuse_network_disk(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:
+    """Locks and renames of a network file system may not hold when the network does not."""
+    if not mounts.exists():
+        return
+    device = folder.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.read_text("utf-8", "replace").splitlines():
+        place, _, source = line.partition(" - ")
+        if place.split()[2] == wanted and source.split()[0] in NETWORK_DISKS:
+            raise StoreError(
+                f"{folder}: on a network file system ({source.split()[0]}), where locks may not hold",
+                code="E_NETWORK_DISK",
+                hint="put --workspace on a local disk",
+            )
 
 
 def _unknown(record_id: str) -> StoreError:

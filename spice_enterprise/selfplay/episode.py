@@ -65,6 +65,10 @@ class SelfplayStage:
         self.archive = archive
         return played
 
+    def remember(self, tasks: Sequence[str]) -> None:
+        """Take these entries of an archive as everything that was asked so far."""
+        self.archive = Archive(tasks)
+
     def stop(self) -> None:
         """Make a play that runs in another thread end soon."""
         self._stopped.set()

@@ -114,6 +114,12 @@ class Counting:
         (alert,) = StepMonitor([step.number]).check(step, groups)
         return [replace(alert, action="halt")]
 
+    def state(self) -> int:
+        return self.seen
+
+    def load(self, state: int) -> None:
+        self.seen = state
+
 
 def test_a_monitor_over_many_steps_remembers_them_across_a_restart(tmp_path: Path) -> None:
     whole = World(tmp_path / "whole", monitors=lambda: (Counting(),), steps=8)
