@@ -42,6 +42,10 @@ class Work:
     """Useful tokens (or whatever the benchmark counts)."""
     wall_s: float | None = None
     """Seconds that count; `None`: the whole iteration."""
+    cpu_s: float | None = None
+    """The same in CPU seconds of all threads (`time.process_time`)."""
+    inputs: str = ""
+    """A digest of what was worked on; arms whose digests differ in a round are refused."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Anything else worth reporting, by name: seconds of a phase, a loss, a gap."""
 
@@ -68,6 +72,8 @@ class Iteration:
 
     tokens: float
     wall_s: float
+    cpu_s: float
+    inputs: str
     figures: Mapping[str, float]
 
     @property
@@ -96,6 +102,11 @@ class Measured:
     def wall_s(self) -> float:
         """Median over the iterations."""
         return statistics.median(each.wall_s for each in self.iterations)
+
+    @property
+    def cpu_s(self) -> float:
+        """Median over the iterations."""
+        return statistics.median(each.cpu_s for each in self.iterations)
 
     def figure(self, name: str) -> float:
         """Return the median of a figure of its own."""
@@ -130,10 +141,10 @@ def serve(function: str, pipe: IO[str]) -> None:
     _reset_peak()
     _answer(pipe, {"loaded_bytes": loaded})
     for line in sys.stdin:
-        started = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         work = run(int(line))
-        wall_s = time.perf_counter() - started if work.wall_s is None else work.wall_s
-        _answer(pipe, {"tokens": work.tokens, "wall_s": wall_s, "figures": dict(work.figures), "peak_bytes": _memory("VmHWM")})
+        whole = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+        _answer(pipe, {**whole, **{k: v for k, v in asdict(work).items() if v is not None}, "peak_bytes": _memory("VmHWM")})
 
 
 def _memory(key: str) -> int:
@@ -182,7 +193,7 @@ class Child:
         """Run one iteration. Raises `ArmError`."""
         answer = self._ask(str(number))
         self.peak_bytes = int(answer["peak_bytes"])
-        return Iteration(tokens=answer["tokens"], wall_s=answer["wall_s"], figures=answer["figures"])
+        return Iteration(**{name: value for name, value in answer.items() if name != "peak_bytes"})
 
     def close(self) -> None:
         """End the process."""
@@ -229,12 +240,17 @@ def compare(arms: Sequence[Arm], *, pairs: int = 5, warmups: int = 2, timeout_s:
         for number in range(warmups + pairs):
             for index in turn(len(arms), number):
                 iteration = children[index].run(number)
-                if number >= warmups:
-                    found[index].append(iteration)
+                found[index].append(iteration)
+            _require_same([its[-1].inputs for its in found], arms)
         return [
-            Measured(name=arm.name, iterations=tuple(its), loaded_bytes=child.loaded_bytes, peak_bytes=child.peak_bytes)
+            Measured(name=arm.name, iterations=tuple(its[warmups:]), loaded_bytes=child.loaded_bytes, peak_bytes=child.peak_bytes)
             for arm, its, child in zip(arms, found, children, strict=True)
         ]
+
+
+def _require_same(inputs: Sequence[str], arms: Sequence[Arm]) -> None:
+    if len(set(inputs)) > 1:
+        raise ArmError(f"arms {', '.join(arm.name for arm in arms)} did not work on the same input")
 
 
 def turn(arms: int, number: int) -> Sequence[int]:
@@ -256,6 +272,12 @@ def speed_ratio(ours: Measured, rival: Measured) -> Spread:
     return spread([a.tokens_per_s / b.tokens_per_s for a, b in pairs])
 
 
+def cpu_ratio(ours: Measured, rival: Measured) -> Spread:
+    """Return the same by CPU seconds, which other load on the machine hardly changes."""
+    pairs = zip(ours.iterations, rival.iterations, strict=True)
+    return spread([(a.tokens / a.cpu_s) / (b.tokens / b.cpu_s) for a, b in pairs])
+
+
 def memory_ratio(ours: Measured, rival: Measured) -> float:
     """Return the peak of ours as a share of the rival's."""
     return ours.peak_bytes / rival.peak_bytes
@@ -266,17 +288,19 @@ def memory_ratio(ours: Measured, rival: Measured) -> float:
 
 def table(measured: Sequence[Measured], *, rival: Measured, unit: str = "useful tok/s") -> str:
     """Return a markdown table; ratios are to `rival`."""
-    lines = [
-        f"| arm | {unit} (quartiles) | s | peak GiB | of it since loading | times {rival.name}'s speed | times its peak |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for each in measured:
-        speeds = spread([iteration.tokens_per_s for iteration in each.iterations])
-        grown = max(0, each.peak_bytes - each.loaded_bytes) / GIB
-        memory = f"{each.peak_bytes / GIB:.2f} | {grown:.2f}"
-        times, share = (str(speed_ratio(each, rival)), f"{memory_ratio(each, rival):.2f}") if each is not rival else ("1", "1")
-        lines.append(f"| {each.name} | {speeds} | {each.wall_s:.2f} | {memory} | {times} | {share} |")
-    return "\n".join(lines)
+    names = ("arm", f"{unit} (quartiles)", "s", "CPU s", "peak GiB", "of it since loading",
+             f"times {rival.name}'s speed", "by CPU time", "times its peak")  # fmt: skip
+    rows = [names, ("---",) * len(names), *(_row(each, rival) for each in measured)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _row(each: Measured, rival: Measured) -> tuple[str, ...]:
+    speeds = spread([iteration.tokens_per_s for iteration in each.iterations])
+    grown = max(0, each.peak_bytes - each.loaded_bytes) / GIB
+    own = (each.name, str(speeds), f"{each.wall_s:.2f}", f"{each.cpu_s:.2f}", f"{each.peak_bytes / GIB:.2f}", f"{grown:.2f}")
+    if each is rival:
+        return (*own, "1", "1", "1")
+    return (*own, str(speed_ratio(each, rival)), str(cpu_ratio(each, rival)), f"{memory_ratio(each, rival):.2f}")
 
 
 def figures(measured: Sequence[Measured]) -> str:

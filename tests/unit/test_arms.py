@@ -12,6 +12,7 @@ from benchmarks.arms import (
     Measured,
     Work,
     compare,
+    cpu_ratio,
     memory_ratio,
     require,
     speed_ratio,
@@ -31,7 +32,8 @@ def steady(settings):
 
     def run(number):
         held.append(bytearray(settings.get("mib", 0) << 20))
-        return Work(tokens=100.0 * number, wall_s=settings["wall_s"], figures={"number": number, "threads": settings["threads"]})
+        figures = {"number": number, "threads": settings["threads"]}
+        return Work(tokens=100.0 * number, wall_s=settings["wall_s"], inputs=settings.get("inputs", "same"), figures=figures)
 
     return run
 
@@ -51,7 +53,7 @@ def fragile(settings):
 
 
 def measured(name, speeds, peak=100):
-    iterations = tuple(Iteration(tokens=speed, wall_s=1.0, figures={}) for speed in speeds)
+    iterations = tuple(Iteration(tokens=speed, wall_s=1.0, cpu_s=2.0, inputs="", figures={}) for speed in speeds)
     return Measured(name=name, iterations=iterations, loaded_bytes=50, peak_bytes=peak)
 
 
@@ -65,8 +67,8 @@ def test_every_arm_runs_the_same_rounds_in_its_own_process_and_warmups_do_not_co
     assert speed_ratio(a, b).median == 4.0
     assert a.peak_bytes - b.peak_bytes > 3 * (8 << 20)
     text = table([a, b], rival=b)
-    assert "| fast | 400.00 (300.00-500.00) | 0.50 |" in text
-    assert text.splitlines()[-1].endswith("| 1 | 1 |")
+    assert "| fast | 400.00 (300.00-500.00) | 0.50 | 0.0" in text
+    assert text.splitlines()[-1].endswith("| 1 | 1 | 1 |")
 
 
 def test_a_child_that_dies_is_one_line():
@@ -76,6 +78,12 @@ def test_a_child_that_dies_is_one_line():
         compare([Arm(name="b", function=f"{HERE}:fragile", settings={"dies_at": 1})], timeout_s=60)
     with pytest.raises(ArmError, match="ended with status 1: ModuleNotFoundError"):
         compare([Arm(name="b", function="benchmarks.nowhere:arm")], timeout_s=60)
+
+
+def test_arms_that_worked_on_different_inputs_are_refused():
+    arms = [Arm(name=name, function=f"{HERE}:steady", settings={"wall_s": 1.0, "inputs": name}) for name in ("a", "b")]
+    with pytest.raises(ArmError, match=r"^arms a, b did not work on the same input$"):
+        compare(arms, timeout_s=60)
 
 
 def test_a_child_that_hangs_is_one_line():
@@ -93,6 +101,7 @@ def test_ratios_are_of_pairs_and_not_of_medians():
     assert (ratio.median, ratio.low, ratio.high) == (2.0, 1.5, 2.5)
     assert str(ratio) == "2.00 (1.50-2.50)"
     assert memory_ratio(ours, rival) == 0.2
+    assert cpu_ratio(ours, rival).median == 2.0
     assert spread([3.0]).high == 3.0
 
 

@@ -1,0 +1,34 @@
+"""One optimiser step on completions that are given, beside TRL's training step on the same rows.
+
+`python -m benchmarks.learner_replay [--rival-python PYTHON] [--case long|short|all] [--checkpointing] [--small]`
+
+In: the base model; an interpreter that has TRL.
+Out: completion tokens learned from per second and peak memory of each side.
+Refuses: what `learning.py` and `arms.py` refuse.
+Not here: generation and delivery (`end_to_end.py`).
+"""
+
+from typing import Final
+
+from benchmarks import learning
+from benchmarks.learning import Contest
+from benchmarks.step_cases import Case, uniform
+
+LEARNING_RATE: Final = 1e-9
+"""The rows are given, so what is learned must not move what they were scored with."""
+RIVAL_ROWS: Final = 8
+"""Rows of one of TRL's forward passes; see the README for the others."""
+
+
+def _contest(case: Case, small: Case, *, speed: float | None = None) -> Contest:
+    return Contest(case=case, small=small, rival_rows=RIVAL_ROWS, function="replay", learning_rate=LEARNING_RATE, speed=speed)
+
+
+CONTESTS: Final = {
+    "long": _contest(uniform(1024, 64, groups=1), uniform(256, 8, groups=1, n=4), speed=4.0),
+    "short": _contest(uniform(250, 128, groups=1), uniform(128, 32, groups=1, n=4), speed=1.3),
+}
+
+
+if __name__ == "__main__":
+    learning.main(__doc__, CONTESTS)
