@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spice_enterprise.records import Prompt, StopReason
+from spice_enterprise.training.cpu_linear import frozen_linear
 from spice_enterprise.training.drawing import draw
 from spice_enterprise.training.group_cache import Cohort, GroupCache
 from spice_enterprise.training.prefill import TokenIds, passes, read_beginning, read_prompts, shared_length
@@ -142,7 +143,7 @@ class ContinuousBatch:
             rows = [(row, group) for group in part for row in group.rows]
             group_of_row = [i for i, group in enumerate(part) for _ in group.rows]
             flight = _Flight(cohort=Cohort(caches, [len(g.prompt_ids) for g in part], group_of_row), rows=rows)
-            logits = hidden @ self._learner.head_weight.T
+            logits = frozen_linear(hidden, self._learner.head_weight)
             self._extend([row for row, _ in rows], logits[torch.tensor(group_of_row, device=logits.device)])
             finished += flight.retire()
             self._flights.append(flight)
@@ -163,7 +164,7 @@ class ContinuousBatch:
             use_cache=False,
         )
         last: Tensor = output.last_hidden_state[:, 0]
-        self._extend([row for row, _ in pairs], last @ self._learner.head_weight.T)
+        self._extend([row for row, _ in pairs], frozen_linear(last, self._learner.head_weight))
         finished: list[Group] = []
         for flight in self._flights:
             flight.cohort.advance()

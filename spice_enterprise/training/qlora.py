@@ -1,8 +1,8 @@
-"""The learner: a frozen NF4 base with one fp32 LoRA adapter on every linear map.
+"""The learner: a frozen NF4 base with one fp32 LoRA adapter on its linear maps.
 
 In: a `BaseModel` on disk, the training section of the config, a seed.
 Out: hidden states and the head, with the adapter on or off; the adapter as files.
-Refuses: adapter files with foreign, missing, misshapen or non-finite tensors; adapters that are not fp32.
+Refuses: targets that are not there; adapter files with foreign, missing, misshapen or non-finite tensors, or not in fp32.
 Not here: merging. An adapter is never added into 4-bit weights: rounding would lose the adapter and harm the base.
 
 The weights are quantised layer by layer. Where 4-bit kernels are slow (`dequantise`: on CPUs) each layer then holds
@@ -10,7 +10,7 @@ its NF4 weights written out, which is the same function: what a value is was dec
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -26,11 +26,12 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from spice_enterprise.config import TrainingConfig
-from spice_enterprise.errors import IntegrityError
+from spice_enterprise.errors import ConfigError, IntegrityError
 from spice_enterprise.records import canonical_json
 from spice_enterprise.seeding import derive
 from spice_enterprise.training import attention
 from spice_enterprise.training.base_model import BaseModel
+from spice_enterprise.training.cpu_linear import use_frozen_linears
 from spice_enterprise.training.packing import PackedBatch
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
@@ -57,14 +58,20 @@ class LearnerModel:
 
     @classmethod
     def load(cls, base: BaseModel, config: TrainingConfig, *, seed: int) -> "LearnerModel":
-        """Load, quantise and attach a fresh adapter (B = 0) whose A depends on `seed` alone."""
+        """Load, quantise and attach a fresh adapter (B = 0) whose A depends on `seed` alone.
+
+        Raises `ConfigError` (E_LORA_TARGETS) when `lora_targets` names what is not there or may not be adapted.
+        """
         device, dtype = pick_device(), pick_compute_dtype(config.compute_dtype)
         causal = _load_base(base.path, dtype)
+        targets = list(choose_targets(causal, config.lora_targets))
         if config.quantization == "nf4":
-            is_written_out = config.dequantise == "always" or (config.dequantise == "auto" and device.type == "cpu")
-            quantise_linears(causal, device=device, is_written_out=is_written_out)
+            is_written_out = config.dequantise == "always" or (config.dequantise == "auto" and device.type != "cuda")
+            packing_device = device if device.type == "cuda" else torch.device("cpu")
+            quantise_linears(causal, device=packing_device, is_written_out=is_written_out)
         causal.to(device)
-        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear")
+        use_frozen_linears(causal)
+        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=targets)
         with torch.random.fork_rng(devices=[]):  # the library draws its own start, which is overwritten below
             module = get_peft_model(causal, lora)
         learner = cls(module.train(), base=base, settings=_adapter_settings(module, base, config))
@@ -132,6 +139,13 @@ class LearnerModel:
             if is_on:
                 self._causal.gradient_checkpointing_disable()
 
+    def round_base(self, dtype: torch.dtype) -> None:
+        """Hold and compute everything but the adapter in `dtype` from now on."""
+        for parameter in self._causal.parameters():
+            if not parameter.requires_grad and parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        self._causal.config.dtype = dtype
+
     def draw_adapter(self, seed: int) -> None:
         """Draw A uniformly within 1/sqrt(inputs), each tensor from its own stream, and set B to zero."""
         for name, parameter in self.parameters.items():
@@ -156,8 +170,10 @@ class LearnerModel:
 
 
 def pick_device() -> torch.device:
-    """Return CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return CUDA where there is one, else an Apple GPU (MPS), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def pick_compute_dtype(setting: str) -> torch.dtype:
@@ -166,8 +182,30 @@ def pick_compute_dtype(setting: str) -> torch.dtype:
     Some CPUs multiply bfloat16 natively, but there sampler and learner were 0.07 nats per token apart: no proof of delivery.
     """
     if setting == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        return torch.float32 if pick_device().type == "cpu" else torch.bfloat16
     return torch.bfloat16 if setting == "bfloat16" else torch.float32
+
+
+def choose_targets(model: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the linear maps that get an adapter, sorted; `("all-linear",)` is all but the head.
+
+    Raises `ConfigError` (E_LORA_TARGETS) with the names there are. vLLM serves no adapter on head or embeddings.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]  # a method of every causal model
+    linears = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+    }
+    if tuple(wanted) == ("all-linear",):
+        return tuple(sorted(linears))
+    unknown = sorted(set(wanted) - linears)
+    if unknown or not wanted:
+        named = ", ".join(name[:40] for name in unknown[:8]) or "nothing"
+        raise ConfigError(
+            f"training.lora_targets names {named}, which cannot be adapted in this model",
+            code="E_LORA_TARGETS",
+            hint=f"choose from {', '.join(sorted(linears))}, or all-linear alone",
+        )
+    return tuple(sorted(set(wanted)))
 
 
 def quantise_linears(model: nn.Module, *, device: torch.device, is_written_out: bool) -> None:
