@@ -25,6 +25,8 @@ from spice_enterprise.training.adapter_shelf import LaidAdapter
 
 MAX_ROWS: Final = 128
 """Completions decoded together; more wait in the queue."""
+BLOCK_TOKENS: Final = 32
+"""Prompts are shared in whole blocks of so many tokens; the library's own choice on a CPU, 128, shares no short one."""
 HELD_ADAPTERS: Final = 3
 """The current version, the one before, and the one being loaded."""
 
@@ -236,6 +238,7 @@ def _start(settings: EngineSettings, *, is_cpu: bool) -> Any:
         lora_target_modules=list(LAYERS),
         max_cpu_loras=HELD_ADAPTERS,
         enable_prefix_caching=True,
+        block_size=BLOCK_TOKENS,
         logprobs_mode="processed_logprobs",
         generation_config="vllm",  # the model's own file would set top-p and the like
         enable_sleep_mode=not is_cpu,
