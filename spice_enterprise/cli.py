@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from spice_enterprise import cli_corpus
+from spice_enterprise import cli_corpus, cli_sampler
 from spice_enterprise import demo as demo_corpus
 from spice_enterprise.audit.verify import verify as verify_bundle
 from spice_enterprise.cli_frame import (
@@ -185,6 +185,9 @@ def train(
         with Screen() as screen:
             version = SpiceAdapterJob(config=settings, on_progress=screen).train()
         out.show(version, f"{version.adapter_id}  step {version.step}  {version.digest}")
+
+
+app.command("serve-sampler", rich_help_panel="The road")(cli_sampler.serve_sampler)
 
 
 @app.command(rich_help_panel="The road")

