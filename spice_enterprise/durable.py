@@ -35,9 +35,17 @@ def fsync_file(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Make `path` and what is missing above it, each entry durable in its parent."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        fsync_directory(folder.parent)
+
+
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` under `path` atomically and durably. Raises `OSError`; the old file stays on any failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write_new(staged, data, mode=mode)
@@ -69,7 +77,7 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
 
     An existing `path` is kept and the staged copy dropped: versions are immutable. Raises whatever `fill` raises.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     staged.mkdir()
     try:
@@ -89,7 +97,7 @@ def append_lines(path: Path, lines: list[bytes]) -> None:
 
     Raises `OSError`; what was appended is cut off again then, so that the next line does not continue half of this one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     is_new = not path.exists()
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
