@@ -26,7 +26,7 @@ SERVED_BYTES: Final = 2 << 30
 
 def serve_sampler(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="The YAML file of the job to serve.", show_default=False)
+        Path | None, typer.Argument(metavar="CONFIG", help="The YAML file of the job to serve.", show_default=False)
     ] = None,
     base_model: Annotated[
         str | None,

@@ -47,6 +47,7 @@ VERBS = (
     ("ingest",),
     ("ingest", "review"),
     ("train",),
+    ("serve-sampler",),
     ("gate",),
     ("promote",),
     ("rollback",),
