@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.qlora import LearnerModel
+    from spice_enterprise.training.vllm_sampler import VllmSampler
 
 ORIGIN: Final = "spice.audit"
 
@@ -238,12 +239,21 @@ class Assembly:
     @cached_property
     def sampler(self) -> Sampler:
         """Completions under the current adapter."""
-        return self._given.sampler or self._hf_sampler()
+        return self._given.sampler or self._own_sampler()
 
     @cached_property
     def base_sampler(self) -> Sampler:
-        """Completions of the frozen base: the same module, with the adapter switched off."""
-        return self._given.base_sampler or self._hf_sampler()
+        """Completions of the frozen base: the same weights, without the adapter."""
+        return self._given.base_sampler or self._own_sampler()
+
+    def _own_sampler(self) -> Sampler:
+        return self._vllm.beside() if self.config.sampler.kind == "vllm" else self._hf_sampler()
+
+    @cached_property
+    def _vllm(self) -> "VllmSampler":
+        from spice_enterprise.training.vllm_sampler import open_vllm
+
+        return open_vllm(self.base_model, self.config, run_dir=self._store.run_dir, cache_dir=cache_dir())
 
     def _hf_sampler(self) -> Sampler:
         from spice_enterprise.training.hf_sampler import HfSampler

@@ -15,14 +15,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import SamplerError
 from spice_enterprise.records import AdapterVersion, Completion, Prompt
 from spice_enterprise.seeding import derive
-from spice_enterprise.training.adapter_shelf import AdapterShelf, LaidAdapter
+from spice_enterprise.training.adapter_shelf import AdapterShelf, LaidAdapter, pick_parent
+from spice_enterprise.training.base_model import BaseModel
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.delivery import open_version
 from spice_enterprise.training.qlora import BASE_DIGEST
 from spice_enterprise.training.vllm_engine import Continuation, Request, VllmEngine
+from spice_enterprise.training.vllm_settings import engine_settings, free_bytes, shelf_bytes
 
 
 class VllmSampler:
@@ -108,6 +111,10 @@ class VllmSampler:
         means = iter([sum(row[-length:]) / length for row, length in zip(scored, lengths, strict=True)])
         return [[next(means) for _ in texts] for texts in continuations]
 
+    def beside(self) -> "VllmSampler":
+        """Return a sampler on the same engine and shelf that serves the bare base until told otherwise."""
+        return VllmSampler(self._engine, self._tokenizer, run_dir=self._run_dir, shelf=self._shelf)
+
     def park(self) -> None:
         """Give back the memory of keys and values while the learner works; nothing on a CPU."""
         self._engine.park()
@@ -179,6 +186,19 @@ class VllmStream:
             stop_reason="stop" if part.is_stopped else "length",
             adapter_digest=BASE_DIGEST if self._adapter is None else self._adapter.digest,
         )
+
+
+def open_vllm(base: BaseModel, config: JobConfig, *, run_dir: Path, cache_dir: Path) -> VllmSampler:
+    """Start vLLM for a job and return its sampler: seconds to minutes.
+
+    Raises what `engine_settings` and `VllmEngine` refuse, before the model is loaded where that can be known.
+    """
+    settings = engine_settings(
+        base, training=config.training, sampler=config.sampler, cache_dir=cache_dir, free_bytes=free_bytes()
+    )
+    needed = shelf_bytes(base, config.training.lora_rank)
+    shelf = AdapterShelf(pick_parent(config.sampler.adapter_dir, run_dir=run_dir, needed_bytes=needed))
+    return VllmSampler(VllmEngine(settings), ChatTokenizer(base.path), run_dir=run_dir, shelf=shelf)
 
 
 def require_room(prompt_tokens: int, new_tokens: int, max_context_tokens: int) -> None:

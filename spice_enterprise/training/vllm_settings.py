@@ -8,6 +8,8 @@ Not here: starting it (`vllm_engine.py`).
 """
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,13 +18,14 @@ import torch
 from spice_enterprise.config import SamplerConfig, TrainingConfig
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.training.base_model import BaseModel
-from spice_enterprise.training.memory import BYTES_PER_WEIGHT, ModelShape
+from spice_enterprise.training.memory import BYTES_PER_WEIGHT, FLOAT32_BYTES, ModelShape
 from spice_enterprise.training.qlora import pick_compute_dtype
 from spice_enterprise.training.twin import write_twin
-from spice_enterprise.training.vllm_engine import LAYERS, EngineSettings
+from spice_enterprise.training.vllm_engine import HELD_ADAPTERS, LAYERS, EngineSettings
 
 RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM reserves memory for; one in between takes the next larger."""
+MEMINFO: Final = Path("/proc/meminfo")
 CPU_KV_BYTES: Final = 4 << 30
 """Most bytes of keys and values on a CPU unless the config says otherwise."""
 
@@ -65,6 +68,12 @@ def engine_settings(
         max_rank=rank,
         is_nf4=is_nf4,
     )
+
+
+def shelf_bytes(base: BaseModel, rank: int) -> int:
+    """Return what the adapters take that lie ready at one time."""
+    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
+    return HELD_ADAPTERS * FLOAT32_BYTES * ModelShape.from_config(config).lora_parameters(rank)
 
 
 def served_rank(rank: int) -> int:
@@ -119,6 +128,14 @@ def pick_kv_bytes(kv_cache_mib: int | None, *, free_bytes: int) -> int:
         return kv_cache_mib << 20
     half = free_bytes // 2
     return half if torch.cuda.is_available() else min(half, CPU_KV_BYTES)
+
+
+def free_bytes() -> int:
+    """Return the memory that is free for an engine: the accelerator's, else the machine's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    found = re.search(r"^MemAvailable: +(\d+) kB$", MEMINFO.read_text(), re.MULTILINE) if MEMINFO.is_file() else None
+    return int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def require_kv_room(kv_bytes: int, *, needed_bytes: int) -> None:

@@ -105,6 +105,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def sampler(world):
+    world.hf.publish(None)
     fresh = world.make_sampler()
     yield fresh
     fresh.publish(None)
