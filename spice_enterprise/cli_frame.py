@@ -119,19 +119,26 @@ def verb(name: str, *, is_json: bool, is_debug: bool) -> Iterator[Out]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM stop a job as Ctrl-C does: it finishes writing, leaves an audit record and can be continued."""
+    """Let SIGTERM stop a job as Ctrl-C does: it finishes writing, leaves an audit record and can be continued.
+
+    A second signal ends the process at once, whatever it is in the middle of: what is on the disk survives that too.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    stops = (signal.SIGTERM, signal.SIGINT)
 
     def stop(_: int, __: FrameType | None) -> None:
+        for number in stops:
+            signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = [signal.signal(number, stop) for number in stops]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(stops, before, strict=True):
+            signal.signal(number, handler)
 
 
 def greet(verb: str, subject: object) -> None:

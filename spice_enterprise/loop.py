@@ -159,7 +159,7 @@ def _state(
         identity=settings.identity,
         audit_size=size,
         audit_root=root,
-        files=states.files(),
+        files=states.files(commit.number),
         tasks=archive.state(),
         monitors=monitor_states(parts.monitors),
     )

@@ -12,7 +12,7 @@ of the step, the role, the parent and the place. The number of the step is the c
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from spice_enterprise.errors import ConfigError, IntegrityError
 from spice_enterprise.protocols import Monitor, StatefulMonitor
 from spice_enterprise.records import AdapterVersion, FileDigest, canonical_json, decode
 from spice_enterprise.sealed import BLOCK_BYTES, corrupt, read_value, write_value
-from spice_enterprise.store import Commit, RunStore
+from spice_enterprise.store import COMMITS, Commit, RunStore
 
 PREFIX: Final = "step-"
 KEPT: Final = 2
@@ -56,11 +56,12 @@ class GrowingFiles:
         self._sizes = dict.fromkeys(paths, 0)
         self._hashes = {path: hashlib.sha256() for path in paths}
 
-    def digests(self) -> tuple[FileDigest, ...]:
-        """Take in what was appended, and return how far each file goes with the digest of all of it."""
+    def digests(self, limits: Mapping[str, int] | None = None) -> tuple[FileDigest, ...]:
+        """Take in what was appended, up to a file's limit if it has one; return how far each goes and its digest up to there."""
         for path in self._sizes:
             file = self._run_dir / path
-            self._advance(path, file.stat().st_size if file.exists() else 0)
+            size = file.stat().st_size if file.exists() else 0
+            self._advance(path, min(size, (limits or {}).get(path, size)))
         return tuple(self._digest(path) for path in self._sizes)
 
     def require(self, expected: Sequence[FileDigest]) -> None:
@@ -121,9 +122,9 @@ class RunStates:
             raise corrupt(path, "what was written does not read back")
         self._prune()
 
-    def files(self) -> tuple[FileDigest, ...]:
-        """Return how far each growing file of the run goes now."""
-        return self._growing.digests()
+    def files(self, number: int) -> tuple[FileDigest, ...]:
+        """Return how far each growing file goes when step `number` is to be committed."""
+        return self._growing.digests({COMMITS: self._store.committed_bytes(before=number)})
 
     def resume(self, state: RunState) -> None:
         """Go on from `state`: check the growing files, drop the states after it, and see that its commit line is there."""

@@ -22,6 +22,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -57,6 +58,7 @@ FILES: Final[dict[type[Stored], str]] = {
     Promotion: "promotions",
 }
 
+COMMITS: Final = "commits.jsonl"
 NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
 
@@ -182,7 +184,7 @@ class RunStore:
 
     def growing_files(self) -> tuple[str, ...]:
         """Return the files that are only ever appended to, without the torn line that a crash may have left."""
-        paths = ("commits.jsonl", *(f"records/{name}.jsonl" for name in FILES.values()))
+        paths = (COMMITS, *(f"records/{name}.jsonl" for name in FILES.values()))
         for path in paths:
             durable.drop_torn_tail(self.run_dir / path)
         return paths
@@ -218,14 +220,20 @@ class RunStore:
         """Finish a step: from now on a resumed run begins after it. The same line again is not written twice."""
         standing = {old.number: old for old in self.commits()}
         if standing.get(commit.number) != commit:
-            path = self.run_dir / "commits.jsonl"
+            path = self.run_dir / COMMITS
             durable.drop_torn_tail(path)
             durable.append_lines(path, [canonical_json(commit)])
 
     def commits(self) -> list[Commit]:
         """Return every commit line, oldest first. Raises `IntegrityError` at a line that is none."""
-        path = self.run_dir / "commits.jsonl"
+        path = self.run_dir / COMMITS
         return [decode(Commit, _parse(line, path)) for line in durable.read_lines(path)]
+
+    def committed_bytes(self, *, before: int) -> int:
+        """Return how many bytes the commit lines of earlier steps take; later ones are there when a step is made again."""
+        lines = durable.read_lines(self.run_dir / COMMITS)
+        earlier = takewhile(lambda pair: pair[1].number < before, zip(lines, self.commits(), strict=True))
+        return sum(len(line) + 1 for line, _ in earlier)
 
     def last_commit(self) -> Commit | None:
         """Return the newest finished step, or None."""
