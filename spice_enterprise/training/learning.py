@@ -136,7 +136,7 @@ class PolicyGradient:
                 hint="set training.activation_checkpointing: always, shorten chunks or completions, or use a smaller base model",
             )
         least = max(_least_tokens(lesson.groups[index]) for index in lesson.chosen)
-        self._row_tokens = max(tried // 2, least)
+        self._row_tokens = min(tried - 1, max(tried // 2, least))
         self._shared_tokens = min(self._shared_tokens, self._row_tokens)
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_TOKENS = 1024
+from spice_enterprise.training.cpu_linear import frozen_linear
+
+CHUNK_TOKENS = 256
 """Positions whose logits exist at one time."""
 
 
@@ -43,14 +45,14 @@ class _SelectedLogProbs(torch.autograd.Function):
 def _score_chunk(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float, needs_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    logits = (hidden @ weight.T).float() / temperature
+    logits = frozen_linear(hidden, weight).float().div_(temperature)
     all_logps = torch.log_softmax(logits, dim=-1)
     logps = all_logps.gather(1, targets[:, None])[:, 0]
     probabilities = all_logps.exp()
     entropies = -(probabilities * all_logps).sum(dim=-1)
     if not needs_gradient:
         return logps, entropies, hidden.new_empty(len(targets), 0)
-    directions = (weight[targets] - probabilities.to(weight.dtype) @ weight) / temperature
+    directions = (weight[targets] - frozen_linear(probabilities.to(weight.dtype), weight.t())) / temperature
     return logps, entropies, directions
 
 
