@@ -28,10 +28,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import torch
+
 from benchmarks.file_faults import FileOperations, Images, failing
 from spice_enterprise import durable
 from spice_enterprise.audit.log import TransparencyLog
 from spice_enterprise.audit.records import parse
+from spice_enterprise.config import TrainingConfig
 from spice_enterprise.corpus.detectors import PatternDetector
 from spice_enterprise.errors import SpiceError, boundary
 from spice_enterprise.guardrails.drift import HardRuleMonitor
@@ -40,8 +43,13 @@ from spice_enterprise.loop import LoopParts, LoopSettings, self_play
 from spice_enterprise.policy import load_guardrails
 from spice_enterprise.protocols import Played, PlayedRollout, Progress
 from spice_enterprise.records import AdapterVersion, Chunk, RolloutGroup, Step, Task, canonical_json, digest_of
+from spice_enterprise.seeding import stream
 from spice_enterprise.store import RunStore
 from spice_enterprise.testing import LineIngestor, MemorySource, StepMonitor
+from spice_enterprise.training.chat import ChatTokenizer
+from spice_enterprise.training.hf_sampler import HfSampler
+from spice_enterprise.training.qlora import LearnerModel
+from spice_enterprise.training.trainer import QloraTrainer
 
 STEPS: Final = 3
 ALARM: Final = 2
@@ -52,7 +60,8 @@ TESTS: Final = Path(__file__).resolve().parent.parent / "tests" / "torch" / "con
 def load_tools() -> Any:
     """Return the tests' helpers: the tiny model and its world."""
     spec = importlib.util.spec_from_file_location("tiny_world", TESTS)
-    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - the file is part of the repository
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -62,13 +71,7 @@ class Rig:
     """A learner and a tokenizer that every trial inherits by fork, fresh."""
 
     def __init__(self, folder: Path, *, is_overlapped: bool = False) -> None:
-        import torch
-
         torch.set_num_threads(1)
-        from spice_enterprise.config import TrainingConfig
-        from spice_enterprise.training.chat import ChatTokenizer
-        from spice_enterprise.training.qlora import LearnerModel
-
         self.tools = load_tools()
         self.base = self.tools.resolve(self.tools.write_model(folder / "tiny"))
         self.config = TrainingConfig(
@@ -79,13 +82,18 @@ class Rig:
         self.tokenizer = ChatTokenizer(self.base.path)
         # with one step of overlap the sampler needs weights of its own
         self.twin = LearnerModel.load(self.base, self.config, seed=11) if is_overlapped else self.learner
+        self._warm_up(folder)
         files = {f"{i}.txt": f"fact {i}\n".encode() for i in range(5)}
         self.chunks = LineIngestor().ingest(MemorySource(files), lambda _: None).train
 
+    def _warm_up(self, folder: Path) -> None:
+        """Load once what libraries load at first use, so that no trial pays for it."""
+        tools = self.tools
+        world = tools.World(self.base, folder / "warm", self.config)
+        world.step(world.trainer.start(), 1)
+
     def run(self, root: Path, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
         """Run or resume the run in `root` to its end. Raises what the loop raises, classified as a job does."""
-        from spice_enterprise.training.hf_sampler import HfSampler
-
         run_dir = root / "run"
         sampler = HfSampler(self.twin, self.tokenizer, run_dir=run_dir)
         log = TransparencyLog(root / "audit", origin="spice.audit", key=b"k" * 32, actor="test", clock=clock)
@@ -109,18 +117,18 @@ class Rig:
         return HardRuleMonitor(load_guardrails().model_copy(update={"max_grad_norm": 1e9}))
 
     def _trainer(self, run_dir: Path) -> Any:
-        from spice_enterprise.training.trainer import QloraTrainer
-
-        class Timeless(QloraTrainer):
-            """Times differ between runs; nothing else may."""
-
-            def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
-                return dataclasses.replace(super().update(groups, number=number), duration_s=0.0)
-
         l_max = {"challenger": 20, "reasoner": 10}
         digests = {name: digest_of(name) for name in ("corpus_digest", "config_digest")}
         lineage = dataclasses.replace(self.tools.lineage_of(self.base), **digests)
         return Timeless(self.learner, run_dir=run_dir, config=self.config, l_max=l_max, lineage=lineage)
+
+
+class Timeless(QloraTrainer):
+    """The real trainer; times differ between runs, nothing else may."""
+
+    def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
+        """Update, and say that it took no time."""
+        return dataclasses.replace(super().update(groups, number=number), duration_s=0.0)
 
 
 class SmallPlayer:
@@ -141,7 +149,9 @@ class SmallPlayer:
         prompts = [self._tools.ask(f"question {step} {i}", 4) for i in range(2)]
         sampled = self._sampler.sample(prompts, n=2, seed=100 + step)
         roles = ("challenger", "reasoner")
-        groups = [self._tools.make_group(version, c, step=step, role=r, rewards=[0.0, 1.0]) for r, c in zip(roles, sampled, strict=True)]
+        groups = [
+            self._tools.make_group(version, c, step=step, role=r, rewards=[0.0, 1.0]) for r, c in zip(roles, sampled, strict=True)
+        ]
         task = Task(
             chunk_id=chunks[0].chunk_id, rollout_id=groups[0].rollouts[0].rollout_id, question=f"what {step}", answer="a",
             answer_kind="text", task_format="free_form", regime="open_book",
@@ -256,8 +266,13 @@ class Trials:
 
     def resumed(self, root: Path) -> str:
         """Resume the run in `root`: `equal`, `refused CODE ...`, or how it differs."""
-        said = in_child(lambda: self.rig.run(root) or "done")
+        said = in_child(lambda: self._finish(root))
         return self.compare(root) if said == "done" else said
+
+    def _finish(self, root: Path) -> str:
+        """Resume to the end, and read every play as the gate and the report do."""
+        self.rig.run(root)
+        return "done" if len(list(RunStore(root / "run").played())) == STEPS else "lost a play"
 
     def compare(self, root: Path) -> str:
         """Compare with the uninterrupted run; a step whose play was journalled must not have been sampled again."""
@@ -363,7 +378,9 @@ def delete(file: Path, _: Random) -> None:
     file.unlink()
 
 
-def damage_trials(trials: Trials, image: Path, jobs: Iterable[tuple[Callable[[Path, Random], None], int]], random: Random) -> Counter[str]:
+def damage_trials(
+    trials: Trials, image: Path, jobs: Iterable[tuple[Callable[[Path, Random], None], int]], random: Random
+) -> Counter[str]:
     """Damage one file of a copy of `image` at a time and resume; `jobs` are (damage, index of the file)."""
     results: Counter[str] = Counter()
     files = [file.relative_to(image) for file in files_of(image)]
@@ -402,15 +419,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=1, help="take every n-th operation")
     parser.add_argument("--overlap", action="store_true", help="with max_staleness 1")
     options = parser.parse_args(argv)
-    folder = Path(tempfile.mkdtemp(prefix="kill-points-"))
+    folder = scratch()
     try:
         return _report(Trials(Rig(folder, is_overlapped=options.overlap), folder), options)
     finally:
         shutil.rmtree(folder)
 
 
+def scratch() -> Path:
+    """Return a new folder, in memory where there is some: what a trial leaves is no business of a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - made by mkdtemp, private
+    return Path(tempfile.mkdtemp(prefix="kill-points-", dir=memory if memory.is_dir() else None))
+
+
 def _report(trials: Trials, options: argparse.Namespace) -> int:
-    random = Random(0)  # noqa: S311 - chooses places, keeps no secret
+    random = stream(0, "places")
     begun = time.monotonic()
     trials.record()
     once_s = time.monotonic() - begun
@@ -420,7 +443,11 @@ def _report(trials: Trials, options: argparse.Namespace) -> int:
         results = trials.resume_images((fault,), options.sample)
         bad += _line(fault, Counter({said: count for (_, said), count in results.items()}))
     numbers = range(0, trials.operations, options.sample)
-    for label, code, is_lasting in (("ENOSPC once", errno.ENOSPC, False), ("ENOSPC lasting", errno.ENOSPC, True), ("EIO at fsync", errno.EIO, False)):
+    for label, code, is_lasting in (
+        ("ENOSPC once", errno.ENOSPC, False),
+        ("ENOSPC lasting", errno.ENOSPC, True),
+        ("EIO at fsync", errno.EIO, False),
+    ):
         bad += _line(label, Counter(trials.fail_at(number, code, is_lasting=is_lasting) for number in numbers))
     bad += _line("SIGKILL at random", Counter(trials.killed_at_random(random, once_s / 4) for _ in range(options.random)))
     image = image_before(trials, trials.operations - 12)

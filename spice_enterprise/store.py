@@ -95,7 +95,7 @@ class RunStore:
 
         Raises `StoreError` E_LOCKED (exit 75) when another job has it, E_NETWORK_DISK where locks may not hold.
         """
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.run_dir)
         _refuse_network_disk(self.run_dir)
         with (self.run_dir / "lock").open("a", encoding="utf-8") as file:
             try:

@@ -223,7 +223,7 @@ class TransparencyLog:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the log against other threads and other processes."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self._folder)
         with self._threads, (self._folder / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
