@@ -26,6 +26,7 @@ import bitsandbytes.functional as bnb_functional
 import torch
 from peft.tuners.lora import LoraLayer
 
+from spice_enterprise import sealed
 from spice_enterprise.config import JobConfig, SamplerConfig, TrainingConfig, cache_dir
 from spice_enterprise.errors import DeliveryError
 from spice_enterprise.records import AdapterVersion, Completion, Message, Prompt, Rollout, RolloutGroup, digest_of
@@ -82,12 +83,12 @@ class Bench:
             if "lora_B" in name:
                 parameter.data = parameter.data.square().mean().sqrt() * torch.randn(parameter.shape, generator=generator)
         files = self.learner.adapter_files()
-        manifest = checkpoints.digest_bytes(files)
+        manifest = sealed.digest_bytes(files)
         version = AdapterVersion(
             role="shared", parent_adapter_id=None, step_id=None, step=1000 + seed, base_model=self.base.name,
             base_digest=self.base.digest, corpus_digest="c", config_digest="k", manifest=manifest, digest=digest_of(manifest),
         )  # fmt: skip
-        checkpoints.save_directory(checkpoints.adapter_dir(self.run_dir, version.adapter_id), files)
+        sealed.save_directory(checkpoints.adapter_dir(self.run_dir, version.adapter_id), files)
         self.learner.adapter_digest = version.digest
         return version
 

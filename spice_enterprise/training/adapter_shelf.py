@@ -21,7 +21,7 @@ from typing import IO, Final
 
 from spice_enterprise.errors import DeliveryError
 from spice_enterprise.records import AdapterVersion
-from spice_enterprise.training.checkpoints import digest_bytes
+from spice_enterprise.sealed import digest_bytes
 
 MEMORY_DIR: Final = Path("/dev/shm")  # noqa: S108 - the names under it are random and private
 PREFIX: Final = "spice-"

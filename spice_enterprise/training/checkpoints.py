@@ -17,14 +17,7 @@ from typing import Final
 
 from spice_enterprise.errors import IntegrityError
 from spice_enterprise.records import AdapterVersion, decode, digest_of
-from spice_enterprise.sealed import MANIFEST as MANIFEST
-from spice_enterprise.sealed import corrupt as corrupt
-from spice_enterprise.sealed import digest_bytes as digest_bytes
-from spice_enterprise.sealed import read_verified as read_verified
-from spice_enterprise.sealed import remove_directory as remove_directory
-from spice_enterprise.sealed import save_directory as save_directory
-from spice_enterprise.sealed import verify_directory as verify_directory
-from spice_enterprise.sealed import write_manifest as write_manifest
+from spice_enterprise.sealed import corrupt, digest_bytes, read_verified
 
 STATE_PREFIX: Final = "step-"
 

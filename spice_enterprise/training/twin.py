@@ -18,8 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from spice_enterprise import durable
 from spice_enterprise.errors import IntegrityError
+from spice_enterprise.sealed import MANIFEST, verify_directory, write_manifest
 from spice_enterprise.training.base_model import DATA_SUFFIXES, BaseModel
-from spice_enterprise.training.checkpoints import MANIFEST, verify_directory, write_manifest
 from spice_enterprise.training.qlora import pick_device, quantise_linears
 
 INDEX_SUFFIX: Final = ".index.json"

@@ -51,6 +51,7 @@ class World:
         """Return a saved random version whose B has entries of about `size`; 0 is an untrained one."""
         import torch
 
+        from spice_enterprise import sealed
         from spice_enterprise.training import checkpoints
 
         if (seed, size) not in self._versions:
@@ -60,13 +61,13 @@ class World:
                 if "lora_B" in name:
                     parameter.data = size * torch.randn(parameter.shape, generator=generator)
             files = self.learner.adapter_files()
-            manifest = checkpoints.digest_bytes(files)
+            manifest = sealed.digest_bytes(files)
             version = AdapterVersion(
                 role="shared", parent_adapter_id=None, step_id=None, step=seed, base_model=self.base.name,
                 base_digest=self.base.digest, corpus_digest="c", config_digest=str(size), manifest=manifest,
                 digest=digest_of(manifest),
             )  # fmt: skip
-            checkpoints.save_directory(checkpoints.adapter_dir(self.run_dir, version.adapter_id), files)
+            sealed.save_directory(checkpoints.adapter_dir(self.run_dir, version.adapter_id), files)
             self._versions[seed, size] = version
             self.learner.adapter_digest = version.digest
         return self._versions[seed, size]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from spice_enterprise import offline
+from spice_enterprise import offline, sealed
 from spice_enterprise.errors import DeliveryError, SamplerError
 from spice_enterprise.training import checkpoints
 from spice_enterprise.training.delivery import MAX_GAP_NATS
@@ -191,7 +191,7 @@ def test_an_adapter_that_vllm_refuses_is_a_delivery_error(world, sampler, monkey
     files = dict(checkpoints.read_adapter(world.run_dir, other))
     files["adapter_config.json"] = files["adapter_config.json"].replace(b'"r":8', b'"r":64')
     wider = type(other)(**{f: getattr(other, f) for f in other.__slots__ if f not in ("adapter_id", "manifest")},
-                        manifest=checkpoints.digest_bytes(files))  # fmt: skip
+                        manifest=sealed.digest_bytes(files))  # fmt: skip
     monkeypatch.setattr(vllm_sampler, "open_version", lambda *_: files)
     before = set(sampler._shelf._root.iterdir())
     with pytest.raises(DeliveryError, match="vLLM refuses"):

@@ -9,9 +9,9 @@ import pytest
 
 from spice_enterprise.errors import DeliveryError
 from spice_enterprise.records import AdapterVersion, digest_of
+from spice_enterprise.sealed import digest_bytes
 from spice_enterprise.training import adapter_shelf
 from spice_enterprise.training.adapter_shelf import AdapterShelf, pick_parent
-from spice_enterprise.training.checkpoints import digest_bytes
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
 
