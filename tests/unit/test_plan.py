@@ -138,10 +138,38 @@ def test_a_disk_that_is_too_small_is_a_problem(corpus: Path, monkeypatch: pytest
     assert any("will be written and 1 MiB are free" in line for line in make_plan(config(corpus)).problems)
 
 
-def test_more_memory_than_the_machine_has_is_a_warning(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1024}[name])
+def test_more_memory_than_the_machine_has_is_a_problem_with_the_arithmetic(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "has_gpu", lambda: False)
+    monkeypatch.setattr(plan_module, "_host_bytes", lambda: 1 << 30)
+    (problem,) = [line for line in make_plan(config(corpus)).problems if line.startswith("memory:")]
+    assert "the job needs base 0.54 + adapter, gradients and Adam 0.16 + the larger of activations of" in problem
+    assert "and 1.07 GB can be used; lower training.max_batch_tokens" in problem
+
+
+def test_memory_that_is_only_taken_now_is_a_warning(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "has_gpu", lambda: False)
+    monkeypatch.setattr(plan_module, "_host_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(plan_module, "free_host_bytes", lambda: 1 << 30)
     found = make_plan(config(corpus))
-    assert any(line.startswith("memory: up to") for line in found.warnings)
+    assert found.is_ready
+    assert any("will be needed and 1.0 GiB are free now" in line for line in found.warnings)
+
+
+def test_on_a_gpu_the_plan_says_from_which_size_on_which_layout_fits(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "has_gpu", lambda: True)
+    found = make_plan(config(corpus, sampler={"kind": "vllm"}))
+    assert found.is_ready
+    assert "sampler in bfloat16, keys and values stay, micro-batches of 16384" in str(found)
+    assert "keys and values are given back while learning" in str(found)
+
+
+def test_contradictions_of_the_engine_are_problems(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "has_gpu", lambda: False)
+    settings = {"sampler": {"kind": "vllm", "weights": "nf4", "max_context_tokens": 600}, "training": {"lora_rank": 24}}
+    found = make_plan(config(corpus, ingest={"chunk_tokens": 512}, **settings))
+    assert any(line.startswith("sampler.weights: nf4: vLLM has 4-bit kernels for GPUs only") for line in found.problems)
+    assert any("the prompt of 712 tokens and 96 new ones exceed 600" in line for line in found.problems)
+    assert any("vLLM reserves memory for rank 32 to serve 24" in line for line in found.warnings)
 
 
 def test_a_local_model_is_read_from_its_config_only(corpus: Path, tmp_path: Path) -> None:

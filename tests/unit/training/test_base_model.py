@@ -77,6 +77,28 @@ def test_a_complete_directory_has_a_name_and_a_digest_over_its_data(tmp_path):
             "E_MODEL_ARCHITECTURE",
             "already quantised",
         ),
+        ({"config.json": json.dumps({"model_type": "gemma2"})}, "E_MODEL_ARCHITECTURE", "'gemma2' is not supported"),
+        *(
+            (
+                {"config.json": json.dumps({"model_type": "llama", key: value})},
+                "E_MODEL_ARCHITECTURE",
+                f"{key} changes what a llama computes",
+            )
+            for key, value in (
+                ("logit_scale", 0.0625),
+                ("lm_head_multiplier", 0.5),
+                ("final_logit_softcapping", 30.0),
+                ("attn_logit_softcapping", 50.0),
+                ("num_experts", 8),
+                ("num_local_experts", 8),
+                ("embedding_multiplier", 12.0),
+            )
+        ),
+        (
+            {"config.json": json.dumps({"model_type": "qwen3", "layer_types": ["full_attention", "sliding_attention"]})},
+            "E_MODEL_ARCHITECTURE",
+            "layer_types holds other layers",
+        ),
     ],
 )
 def test_what_is_refused_is_named(tmp_path, changes, code, words):
@@ -85,6 +107,37 @@ def test_what_is_refused_is_named(tmp_path, changes, code, words):
         resolve(path)
     assert caught.value.code == code
     assert words in caught.value.message
+
+
+def test_a_refused_architecture_is_told_which_ones_are_supported(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        resolve(make_directory(tmp_path / "model", **{"config.json": json.dumps({"model_type": "gpt2"})}))
+    assert caught.value.hint == "supported: llama, mistral, phi3, qwen2, qwen3"
+
+
+def test_fields_that_change_nothing_are_fine(tmp_path):
+    fields = {"logit_scale": 1.0, "final_logit_softcapping": None, "num_experts": 0, "layer_types": ["full_attention"]}
+    config = json.dumps({"model_type": "qwen2", **fields})
+    assert resolve(make_directory(tmp_path / "model", **{"config.json": config})).name == "model"
+
+
+def test_a_file_that_everybody_may_change_is_refused(tmp_path):
+    path = make_directory(tmp_path / "model")
+    (path / "model.safetensors").chmod(0o666)
+    with pytest.raises(ConfigError, match=r"model\.safetensors: everybody may change it") as caught:
+        resolve(path)
+    assert caught.value.code == "E_MODEL_FILE"
+
+
+def test_a_link_leads_to_a_file_or_is_refused(tmp_path):
+    path = make_directory(tmp_path / "model")
+    (tmp_path / "blob").write_text("weights")
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to(tmp_path / "blob")
+    assert resolve(path).name == "model"
+    (tmp_path / "blob").unlink()
+    with pytest.raises(ConfigError, match="neither a file nor a folder"):
+        resolve(path)
 
 
 def test_an_unused_sliding_window_is_fine(tmp_path):

@@ -1,0 +1,141 @@
+"""Whether a job fits this machine, and how: settings and free memory in, a layout out.
+
+In: a `JobConfig`, the base model's dimensions; what is free, measured here unless given.
+Out: the workload that the settings mean; the layout to run with.
+Refuses: a machine too small, with the arithmetic, before anything is loaded.
+Not here: the arithmetic itself (`memory.py`), contradictions between settings (`settings_check.py`).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from spice_enterprise.config import JobConfig
+from spice_enterprise.training.memory import (
+    BYTES_PER_WEIGHT,
+    CPU_BATCH_TOKENS,
+    CPU_ROW_TOKENS,
+    ComputeType,
+    MemoryPlan,
+    ModelShape,
+    WeightForm,
+    Workload,
+    choose_layout,
+)
+
+TEMPLATE_TOKENS: Final = 200
+"""What a prompt holds besides its passage, roughly."""
+HF_KV_BYTES: Final = 1 << 30
+"""What the transformers sampler holds of keys and values; groups beyond wait (`continuous.MAX_KV_BYTES`)."""
+CPU_KV_BYTES: Final = 4 << 30
+"""Most that vLLM holds on a CPU unless the config says otherwise."""
+GPU_KV_TOKENS: Final = 250_000
+"""Positions that keep vLLM busy on one GPU; fewer make it slower, not wrong."""
+GPU_DRIVER: Final = Path("/proc/driver/nvidia/version")
+MEMORY_FILE: Final = Path("/proc/meminfo")
+
+
+def require_memory(config: JobConfig, shape: ModelShape, *, available_bytes: int | None = None) -> MemoryPlan:
+    """Return the layout to run with. Raises `ConfigError` (E_MEMORY) with the arithmetic when there is none.
+
+    `available_bytes`: of the device; None measures what is free now.
+    """
+    is_gpu, free = free_memory()
+    return choose_layout(shape, workload_of(config, shape, is_gpu=is_gpu), available_bytes=available_bytes or free)
+
+
+def workload_of(config: JobConfig, shape: ModelShape, *, is_gpu: bool) -> Workload:
+    """Return what the settings ask of a device."""
+    training = config.training
+    compute = _compute(training.compute_dtype, is_gpu=is_gpu)
+    is_packed = training.dequantise == "never" or (training.dequantise == "auto" and is_gpu)
+    asked, answered = _group_tokens(config)
+    step = config.selfplay.chunks_per_step * (asked + config.selfplay.max_tasks * answered)
+    on_cpu = max(CPU_BATCH_TOKENS, min(CPU_ROW_TOKENS, max(asked, answered)))
+    batch = min(training.max_batch_tokens if is_gpu else on_cpu, step)
+    learner = Workload(
+        form="nf4" if training.quantization == "nf4" and is_packed else compute,
+        compute=compute,
+        rank=training.lora_rank,
+        batch_tokens=batch,
+        head_tokens=batch if is_gpu else min(batch, _most_written(config)),
+        is_checkpointed=training.activation_checkpointing == "always" or (training.activation_checkpointing == "auto" and is_gpu),
+        is_gpu=is_gpu,
+        kv_tokens=0,
+        least_kv_tokens=max(asked, answered),
+    )
+    return learner if config.sampler.kind == "server" else _with_sampler(learner, config, shape)
+
+
+def _with_sampler(learner: Workload, config: JobConfig, shape: ModelShape) -> Workload:
+    """Return the workload of learner and sampler in one process."""
+    sampler, is_vllm = config.sampler, config.sampler.kind == "vllm"
+    compute = learner.compute if sampler.dtype == "auto" else sampler.dtype
+    has_own = is_vllm or sampler.weights == "twin"
+    form: WeightForm = "nf4" if sampler.weights == "nf4" else compute
+    per_token = shape.kv_bytes_per_token(int(BYTES_PER_WEIGHT[compute]))
+    return replace(
+        learner,
+        sampler=form if has_own else None,
+        sampler_compute=compute,
+        kv_tokens=_vllm_kv_tokens(config, per_token, is_gpu=learner.is_gpu) if is_vllm else HF_KV_BYTES // per_token,
+        least_kv_tokens=max(learner.least_kv_tokens, sampler.max_context_tokens) if is_vllm else learner.least_kv_tokens,
+        keeps_kv=is_vllm or config.training.max_staleness > 0,
+        may_release=is_vllm and learner.is_gpu and config.training.max_staleness == 0,
+        may_pack=is_vllm and learner.is_gpu and sampler.weights == "auto" and learner.form == "nf4",
+    )
+
+
+def _vllm_kv_tokens(config: JobConfig, per_token: int, *, is_gpu: bool) -> int:
+    if config.sampler.kv_cache_mib is not None:
+        return (config.sampler.kv_cache_mib << 20) // per_token
+    return GPU_KV_TOKENS if is_gpu else CPU_KV_BYTES // per_token
+
+
+def prompt_tokens(config: JobConfig) -> int:
+    """Return about how long the longest prompt is: a passage in its template."""
+    return config.ingest.chunk_tokens + TEMPLATE_TOKENS
+
+
+def new_tokens(config: JobConfig) -> int:
+    """Return the most tokens that are written after one prompt."""
+    return max(config.selfplay.challenger_tokens, config.selfplay.reasoner_tokens, config.exam.answer_tokens)
+
+
+def free_memory() -> tuple[bool, int]:
+    """Return (is there a GPU, bytes free on it or else in memory)."""
+    import torch  # noqa: PLC0415 - the plan counts without it
+
+    if torch.cuda.is_available():
+        return True, int(torch.cuda.mem_get_info()[0])
+    return False, free_host_bytes()
+
+
+def free_host_bytes() -> int:
+    """Return what `MemAvailable` says; a very large number where there is no such file."""
+    try:
+        lines = MEMORY_FILE.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 1 << 62
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 1 << 62)
+
+
+def has_gpu() -> bool:
+    """True when an NVIDIA driver is loaded; no library is."""
+    return GPU_DRIVER.exists()
+
+
+def _group_tokens(config: JobConfig) -> tuple[int, int]:
+    """Return the packed positions of a challenger group and of a reasoner group."""
+    play, prompt = config.selfplay, prompt_tokens(config)
+    return prompt + play.challenger_group * play.challenger_tokens, prompt + play.reasoner_group * play.reasoner_tokens
+
+
+def _most_written(config: JobConfig) -> int:
+    """Return the completion tokens of the larger group."""
+    play = config.selfplay
+    return max(play.challenger_group * play.challenger_tokens, play.reasoner_group * play.reasoner_tokens)
+
+
+def _compute(setting: str, *, is_gpu: bool) -> ComputeType:
+    return "bfloat16" if setting == "bfloat16" or (setting == "auto" and is_gpu) else "float32"
