@@ -305,3 +305,211 @@ def test_other_ways_to_hold_the_base_pass_the_delivery_check(make_world, tmp_pat
     step, last = world.step(version, 3)
     assert step.is_applied
     assert last.parent_adapter_id == version.adapter_id
+
+
+class Cramped:
+    """Stands in for `completion_states` and runs out of memory in chosen passes, or in those above a size."""
+
+    def __init__(self, learner, *, fails=lambda call, positions: False, error=None):
+        self._states, self._fails = learner.completion_states, fails
+        self._error = error or torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes = []
+
+    def __call__(self, batch):
+        self.sizes.append(batch.token_ids.numel())
+        if self._fails(len(self.sizes), self.sizes[-1]):
+            raise self._error
+        return self._states(batch)
+
+
+def prepared(world):
+    version = world.trainer.start()
+    world.sampler.publish(version)
+    groups = [cut_short(group) for group in world.play(version, 1)]
+    return version, groups
+
+
+def gradients_of(world):
+    """Remember the gradients the next update applies, in one vector."""
+    kept, step = [], world.trainer._optimiser.step
+
+    def keep(grad_norm):
+        kept.append(torch.cat([p.grad.flatten() for p in world.learner.parameters.values()]).clone())
+        step(grad_norm)
+
+    world.trainer._optimiser.step = keep
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("shared_tokens", "fails", "error"),
+    [
+        (512, lambda call, positions: call in (1, 2), None),
+        (64, lambda call, positions: call == 2, MemoryError()),
+        (512, lambda call, positions: call == 1, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")),
+        (64, lambda call, positions: positions > 60, None),
+    ],
+    ids=["twice", "in the second micro-batch", "the CPU's allocator", "above a size"],
+)
+def test_when_memory_runs_out_smaller_micro_batches_give_the_same_update(
+    make_world, tmp_path, monkeypatch, shared_tokens, fails, error
+):
+    monkeypatch.setattr("spice_enterprise.training.learning.CPU_BATCH_TOKENS", shared_tokens)
+    calm, cramped = (make_world(tmp_path / name) for name in ("calm", "cramped"))
+    steps = []
+    for world in (calm, cramped):
+        _, groups = prepared(world)
+        kept = gradients_of(world)
+        if world is cramped:
+            passes = Cramped(world.learner, fails=fails, error=error)
+            monkeypatch.setattr(world.learner, "completion_states", passes)
+        steps.append((world.trainer.update(groups, number=1), kept[0]))
+    (whole, expected), (step, found) = steps
+    assert step.is_applied
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-6
+    assert step.loss == pytest.approx(whole.loss, rel=1e-5, abs=1e-7)
+    assert step.trained_tokens == whole.trained_tokens  # nothing of the broken pass is counted
+    assert step.gap_nats_per_token == pytest.approx(whole.gap_nats_per_token, abs=1e-6)
+    assert step.batch_tokens < whole.batch_tokens == 2048
+    assert passes.sizes[-1] <= step.batch_tokens
+    version = world.trainer.save(step)
+    world.sampler.publish(version)
+    later = world.trainer.update(world.play(version, 2), number=2)
+    assert later.batch_tokens == step.batch_tokens  # kept for the run
+
+
+def test_a_completion_that_does_not_fit_is_an_error_with_the_arithmetic_and_changes_nothing(world, monkeypatch):
+    _, groups = prepared(world)
+    before = world.learner.adapter_files()
+    longest = max(len(g.prompt_token_ids) + len(r.token_ids) for g in groups for r in g.rollouts)
+    passes = Cramped(world.learner, fails=lambda call, positions: positions >= longest)
+    monkeypatch.setattr(world.learner, "completion_states", passes)
+    with pytest.raises(TrainingError, match=rf"one completion with its prompt: {longest} positions") as caught:
+        world.trainer.update(groups, number=1)
+    assert caught.value.code == "E_MEMORY"
+    assert len(passes.sizes) < 12
+    assert world.learner.adapter_files() == before
+    assert all(p.grad is None for p in world.learner.parameters.values())
+    monkeypatch.undo()
+    assert world.trainer.update(groups, number=1).is_applied
+
+
+def test_another_failure_is_not_taken_for_lack_of_memory(world, monkeypatch):
+    _, groups = prepared(world)
+    monkeypatch.setattr(
+        world.learner, "completion_states", Cramped(world.learner, fails=lambda *_: True, error=RuntimeError("shapes differ"))
+    )
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        world.trainer.update(groups, number=1)
+
+
+def test_micro_batches_never_split_a_completion(make_world, tmp_path, monkeypatch):
+    world = make_world(tmp_path / "run", max_batch_tokens=64, loss="gspo")
+    _, groups = prepared(world)
+    places, states = [], world.learner.completion_states
+    monkeypatch.setattr(world.learner, "completion_states", lambda batch: (places.extend(batch.source), states(batch))[1])
+    world.trainer.update(groups, number=1)
+    assert len(places) == len(set(places)) == 8
+
+
+@pytest.mark.parametrize("loss", ["gspo", "cispo"])
+def test_on_policy_the_other_losses_make_the_same_update(make_world, tmp_path, loss):
+    gradients = []
+    for kind in ("dr_grpo", loss):
+        world = make_world(tmp_path / kind, loss=kind)
+        _, groups = prepared(world)
+        kept = gradients_of(world)
+        assert world.trainer.update(groups, number=1).is_applied
+        gradients.append(kept[0])
+    assert ((gradients[0] - gradients[1]).norm() / gradients[0].norm()).item() < 1e-4
+
+
+def test_recomputing_activations_changes_no_gradient(make_world, tmp_path):
+    gradients = []
+    for setting in ("never", "always"):
+        world = make_world(tmp_path / setting, activation_checkpointing=setting)
+        _, groups = prepared(world)
+        kept, layers = gradients_of(world), []
+        layer = world.learner._causal.model.layers[0]
+        layer.register_forward_pre_hook(lambda *_, seen=layers: seen.append(1))
+        world.trainer.update(groups, number=1)
+        gradients.append((kept[0], len(layers)))
+    (plain, once), (sparing, twice) = gradients
+    assert ((plain - sparing).norm() / plain.norm()).item() < 1e-6
+    assert twice == 2 * once
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
+def test_a_log_probability_that_is_not_finite_withholds_the_update(world, bad):
+    version, groups = prepared(world)
+    before = world.learner.adapter_files()
+    broken = dataclasses.replace(groups[0].rollouts[1], logprobs=(bad, *groups[0].rollouts[1].logprobs[1:]))
+    rollouts = (groups[0].rollouts[0], broken, *groups[0].rollouts[2:])
+    step = world.trainer.update([dataclasses.replace(groups[0], rollouts=rollouts), groups[1]], number=1)
+    assert (step.is_applied, step.withheld) == (False, "non_finite")
+    assert not math.isfinite(step.gap_nats_per_token)
+    assert world.trainer.save(step) == version
+    assert world.learner.adapter_files() == before
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_withholds_the_update(world, bad):
+    _, groups = prepared(world)
+    before, state = world.learner.adapter_files(), world.trainer._optimiser.save()
+    parameter = list(world.learner.parameters.values())[3]
+    handle = parameter.register_hook(lambda grad: torch.full_like(grad, bad))
+    step = world.trainer.update(groups, number=1)
+    handle.remove()
+    assert (step.is_applied, step.withheld) == (False, "non_finite")
+    assert math.isfinite(step.loss)
+    assert not math.isfinite(step.grad_norm)
+    assert (world.learner.adapter_files(), world.trainer._optimiser.save()) == (before, state)
+    assert world.trainer.update(groups, number=2).is_applied
+
+
+def test_what_was_withheld_and_why(world):
+    _, groups = prepared(world)
+    assert world.trainer.update([with_rewards(g, [0.3] * 4) for g in groups], number=1).withheld == "no_signal"
+    step = world.trainer.update(groups, number=2)
+    assert (step.withheld, step.staleness, step.is_applied) == ("", 0, True)
+    assert 0 < step.gap_nats_per_token < 1e-4
+
+
+def test_rollouts_of_the_parent_are_learned_from_where_that_is_allowed(make_world, tmp_path):
+    world = make_world(tmp_path / "run", max_staleness=1, learning_rate=3e-2)
+    first, groups = prepared(world)
+    ahead = world.play(first, 2)  # played while the first step is learned
+    second = world.trainer.save(world.trainer.update(groups, number=1))
+    world.learner.load_adapter(checkpoints.read_adapter(world.run_dir, second), digest=second.digest)
+    kept = gradients_of(world)
+    step = world.trainer.update(ahead, number=2)
+    assert (step.staleness, step.is_applied, step.adapter_id) == (1, True, second.adapter_id)
+    assert step.gap_nats_per_token > 1e-3  # beyond what delivery allows to rollouts of the current version
+    assert kept[0].norm() > 0
+    third = world.trainer.save(step)
+    with pytest.raises(StaleRolloutError, match="or, all of a step, its parent"):
+        world.trainer.update(ahead, number=3)  # now two versions behind
+    world.sampler.publish(third)
+    fresh = world.play(third, 3)
+    world.sampler.publish(second)
+    mixed = [fresh[0], world.play(second, 3)[1]]
+    with pytest.raises(StaleRolloutError):
+        world.trainer.update(mixed, number=3)
+    assert world.trainer.update(fresh, number=3).staleness == 0
+
+
+def test_after_a_restore_the_parent_is_that_of_the_restored_version(make_world, tmp_path):
+    world = make_world(tmp_path / "run", max_staleness=1, keep_states=4)
+    _, groups = prepared(world)
+    second = world.trainer.save(world.trainer.update(groups, number=1))
+    world.sampler.publish(second)
+    ahead = world.play(second, 2)
+    _, third = world.step(second, 2)
+    world.trainer.restore(second)
+    assert world.trainer.update(groups, number=3).staleness == 1  # by `first`, the parent of what was restored
+    world.trainer.restore(second)
+    assert world.trainer.update(ahead, number=3).staleness == 0
+    world.trainer.restore(second)
+    world.sampler.publish(third)
+    with pytest.raises(StaleRolloutError):
+        world.trainer.update(world.play(third, 3), number=3)
