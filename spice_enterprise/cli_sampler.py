@@ -6,19 +6,20 @@ Refuses: a port that is taken (`E_PORT_TAKEN`, exit 75), before any weight is lo
 Not here: the server (`training/sampler_server.py`).
 """
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 import typer
 
 from spice_enterprise import offline
 from spice_enterprise.cli_frame import AsJson, Debug, Out, Sets, Workspace, greet, pairs_of, settings_of, verb
 from spice_enterprise.config import JobConfig, build_config
+from spice_enterprise.errors import EXIT_DONE
 
 SERVED_BYTES: Final = 2 << 30
 """Room for the adapters that a server holds; with less in memory they lie in the workspace."""
@@ -57,35 +58,42 @@ def serve_sampler(
             settings = build_config({"corpus": "."}, {**pairs_of(sets or ()), **where, **more}, where="options")
         else:
             settings = settings_of(config, workspace, None, sets, more)
-        with ExitStack() as stack:
-            stack.enter_context(_ending_quietly())
-            _serve(out, settings, kind, (port, token_file), stack)
+        with _ending_quietly():
+            if not _serve(out, settings, kind, (port, token_file)):
+                os._exit(EXIT_DONE)  # a thread that is still inside torch would abort the interpreter's own way out
 
 
-def _serve(
-    out: Out, settings: JobConfig, kind: Literal["vllm", "hf"], where: tuple[int | None, Path | None], stack: ExitStack
-) -> None:
-    """Take the port, load, say that it is ready, answer. What is entered into `stack` is undone however it ends."""
+def _serve(out: Out, settings: JobConfig, kind: Literal["vllm", "hf"], where: tuple[int | None, Path | None]) -> bool:
+    """Take the port, load, say that it is ready, answer until a signal. False when the sampler is still in its last group."""
     # torch and transformers take seconds to import: not for `--help`, and not before the port is had
-    from spice_enterprise.training import sampler_server
     from spice_enterprise.training.adapter_shelf import pick_parent
     from spice_enterprise.training.loopback_http import LoopbackListener
+    from spice_enterprise.training.sampler_server import SamplerServer, listening, private_folder
+    from spice_enterprise.training.server_line import address_of
     from spice_enterprise.training.server_token import load_or_create_token, token_path
 
+    offline.check_switches()
+    if not settings.offline:
+        offline.allow_hub()
     offline.GUARD.start(is_offline=settings.offline)
-    port = where[0] if where[0] is not None else urlsplit(settings.sampler.url).port
+    port = where[0] if where[0] is not None else address_of(settings.sampler.url)[1]
     token = load_or_create_token(where[1] or token_path(settings))
-    listener = stack.enter_context(LoopbackListener(port or 0, token=token))
     parent = pick_parent(settings.sampler.adapter_dir, run_dir=settings.workspace_dir, needed_bytes=SERVED_BYTES)
-    folder = stack.enter_context(sampler_server.private_folder(parent, listener.port))
-    from spice_enterprise.training import served_sampler
+    with LoopbackListener(port, token=token) as listener, private_folder(parent, listener.port) as folder:
+        from spice_enterprise.training.served_sampler import build_sampler
 
-    served = served_sampler.build_sampler(kind, settings, folder=folder)
-    stack.callback(served.close)
-    server = sampler_server.SamplerServer(served.sampler, served.identity, folder)
-    stack.enter_context(sampler_server.listening(listener, server))
-    out.show({"url": listener.url, "identity": served.identity}, f"ready at {listener.url}")
-    server.wait()
+        served = build_sampler(kind, settings, folder=folder)
+        server = SamplerServer(served.sampler, served.identity, folder)
+        try:
+            with listening(listener, server):
+                out.show({"url": listener.url, "identity": served.identity}, f"ready at {listener.url}")
+                server.wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if has_ended := server.close():
+                served.close()
+    return has_ended
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Any, Final
 
 from spice_enterprise.errors import SamplerError, SpiceError
@@ -67,11 +67,10 @@ class SamplerEngine:
         self._waiting: deque[Group | Call] = deque()
         self._changed = Condition()
         self._is_stopping = False
-        self._has_ended = False
+        self._ended = Event()
         self._failures = 0
         self._keys = itertools.count()
-        self._thread = Thread(target=self._run, name="sampler", daemon=True)
-        self._thread.start()
+        Thread(target=self._run, name="sampler", daemon=True).start()
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
@@ -88,7 +87,7 @@ class SamplerEngine:
     def submit(self, job: Group | Call) -> "Future[Any]":
         """Let `job` be done after those before it. Returns its future, which is cancelled when the engine ends first."""
         with self._changed:
-            if self._has_ended:
+            if self._ended.is_set():
                 job.future.cancel()
             self._waiting.append(job)
             self._changed.notify()
@@ -99,12 +98,11 @@ class SamplerEngine:
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._ended.wait(timeout_s)
 
     def join(self) -> None:
         """Wait until it ends."""
-        self._thread.join()
+        self._ended.wait()  # a `Thread.join` that a signal interrupts would take the thread for dead
 
     # --- its own thread ---------------------------------------------------------------------------------------------
 
@@ -115,7 +113,7 @@ class SamplerEngine:
             else:
                 self._make(job)
         with self._changed:
-            self._has_ended = True
+            self._ended.set()
             for job in self._waiting:
                 job.future.cancel()
 

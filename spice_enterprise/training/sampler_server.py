@@ -64,7 +64,7 @@ class SamplerServer:
         raise SamplerError("the sampler failed again and again", hint="start the server anew")
 
     def close(self) -> bool:
-        """Stop the sampler. True when it ended within `STOP_S`; if not it ends with the process."""
+        """Stop the sampler. True when it ended within `STOP_S`; if not it goes on with the group in hand."""
         return self._engine.stop(STOP_S)
 
     def _health(self, _: bytes) -> "Future[Any]":
@@ -119,7 +119,7 @@ class SamplerServer:
 
 @contextmanager
 def listening(listener: LoopbackListener, server: SamplerServer) -> Iterator[None]:
-    """Within this block the server answers. Afterwards both are stopped."""
+    """Within this block the server answers. Afterwards nobody listens; the sampler is not stopped."""
     listener.routes = server.routes
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": LOOK_S}, daemon=True)
     thread.start()
@@ -128,7 +128,6 @@ def listening(listener: LoopbackListener, server: SamplerServer) -> Iterator[Non
     finally:
         listener.shutdown()
         listener.server_close()
-        server.close()
 
 
 @contextmanager

@@ -24,6 +24,18 @@ RETRY_PAUSE_S: Final = 0.25
 """Between two attempts to reach a server that is away."""
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Return host and port of `http://HOST:PORT`. Raises `ConfigError` unless it is loopback."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not url.startswith("http://") or not host or port is None or not is_local(host):
+        raise ConfigError("sampler.url: not a port of this machine", hint="a sampler server runs on the machine of its jobs")
+    return host, port
+
+
 class LostError(Exception):
     """The connection ended before the reply. Asking again is safe: the same request has the same answer."""
 
@@ -44,13 +56,10 @@ class Exchange:
 
 
 class ServerLine:
-    """Speaks to one server. The clock of its silence runs from `listen` on and begins anew with every reply."""
+    """Speaks to one server. The clock of its silence runs from `listen` on."""
 
     def __init__(self, url: str, *, token: str, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or not is_local(parts.hostname):
-            raise ConfigError("sampler.url: not a loopback address", hint="a sampler server runs on the machine of its jobs")
-        self._host, self._port = parts.hostname, parts.port or 80
+        self._host, self._port = address_of(url)
         self._token = token
         self._timeout_s = timeout_s
         self._heard_at_s = time.monotonic()
@@ -112,7 +121,6 @@ class ServerLine:
             raise LostError from None
         except http.client.HTTPException as error:
             raise _not_a_server(type(error).__name__) from None
-        self.listen()
         return body if response.status == HTTPStatus.OK else self._failure(body)
 
     def away(self) -> SamplerError:

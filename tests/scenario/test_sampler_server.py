@@ -27,7 +27,7 @@ from spice_enterprise.training.delivery import open_version
 from spice_enterprise.training.loopback_http import LoopbackListener
 from spice_enterprise.training.sampler_server import SamplerServer, listening, private_folder
 from spice_enterprise.training.server_line import ServerLine
-from spice_enterprise.training.server_sampler import MAX_ATTEMPTS, ServerSampler
+from spice_enterprise.training.server_sampler import MAX_ATTEMPTS, MAX_PROMPTS, ServerSampler
 from spice_enterprise.training.wire import Identity, SampleReply
 
 TOKEN = "5ec2e7" * 10 + "5ec2"
@@ -119,6 +119,7 @@ class Place:
         self.sampler = StreamedSampler(folder)
         change(self.sampler)
         self.server = SamplerServer(self.sampler, identity, folder)
+        server.callback(self.server.close)
         server.enter_context(listening(listener, self.server))
         return self.sampler
 
@@ -184,6 +185,8 @@ def test_a_server_answers_as_the_sampler_in_this_process_does(place: Place, is_a
     near = in_process(place, version)
     client.publish(version)
     prompts = [ask(f"{SECRET} {i}") for i in range(3)]
+    many = [ask(str(i)) for i in range(2 * MAX_PROMPTS)]
+    assert client.sample(many, n=1, seed=3) == near.sample(many, n=1, seed=3)  # drawn: each has its place in the seed
     assert client.adapter_digest == near.adapter_digest
     assert client.sample(prompts, n=2, seed=2**62) == near.sample(prompts, n=2, seed=2**62)
     assert client.score(prompts, [["a", "b"], [], ["c"]]) == near.score(prompts, [["a", "b"], [], ["c"]])
@@ -380,21 +383,48 @@ def test_another_base_precision_or_protocol_is_refused_at_once(place: Place, cha
             use(place.client())
 
 
-def test_a_prompt_that_does_not_fit_keeps_its_code_and_harms_no_neighbour(place: Place) -> None:
+def test_a_prompt_that_does_not_fit_keeps_its_code(place: Place) -> None:
     place.start()
-    near = in_process(place, None)
     with place.client().stream() as stream:
-        stream.put("good", ask(), n=1, seed=0)
-        assert take_all(stream) == {"good": near.sample([ask()], n=1, seed=0)[0]}
         stream.put("bad", replace(ask(), template_id="too long"), n=1, seed=0)
         with pytest.raises(SamplerError, match="do not fit") as caught:
             take_all(stream)
     assert caught.value.code == "E_CONTEXT"
 
 
+def test_a_prompt_that_does_not_fit_harms_no_neighbour(tmp_path: Path) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        entered.set()
+        release.wait(20)
+
+    sampler = StreamedSampler(tmp_path)
+    sampler.before_take = hold
+    engine = sampler_engine.SamplerEngine(sampler, tmp_path)
+    prompts = (ask(), ask(), replace(ask(), template_id="too long"), ask())
+    jobs = [sampler_engine.Group(adapter_digest="base", prompt=prompt, n=1, seed=i) for i, prompt in enumerate(prompts)]
+    futures = [engine.submit(job) for job in jobs[:2]]
+    entered.wait(20)
+    futures += [engine.submit(job) for job in jobs[2:]]
+    release.set()
+    errors = [future.exception(20) for future in futures]
+    assert [type(error) for error in errors] == [type(None), type(None), SamplerError, type(None)]
+    assert engine.stop(5)
+    late = sampler_engine.Group(adapter_digest="base", prompt=ask(), n=1, seed=0)
+    assert engine.submit(late).cancelled()
+
+
 def test_only_loopback_is_spoken_to() -> None:
-    for url in ("http://10.0.0.1:8761", "https://127.0.0.1:8761", "http://sampler.example:1", "ftp://localhost", "127.0.0.1"):
-        with pytest.raises(ConfigError, match="loopback"):
+    for url in (
+        "http://10.0.0.1:8761",
+        "https://127.0.0.1:8761",
+        "http://sampler.example:1",
+        "ftp://localhost",
+        "127.0.0.1",
+        "http://localhost:99999",
+    ):
+        with pytest.raises(ConfigError, match="not a port of this machine"):
             ServerLine(url, token=TOKEN, timeout_s=1)
 
 
@@ -542,11 +572,10 @@ def test_a_sampler_that_hangs_is_given_up_in_time_and_its_groups_are_dropped(pla
         play(client, 6)
     assert (caught.value.code, caught.value.exit_status()) == ("E_SAMPLER_HUNG", 75)
     assert time.monotonic() - started < 5
-    time.sleep(0.2)  # the server sees that nobody waits
+    time.sleep(1.0)  # the server sees that nobody waits
     release.set()
     assert len(play(place.client())) == 5
-    assert in_flight.count(6) == 1
-    assert in_flight[1] <= 5  # the six were dropped, not written to their ends first
+    assert len(in_flight) <= 7  # one of the six was in hand; the others were dropped, not written first
 
 
 @contextmanager
