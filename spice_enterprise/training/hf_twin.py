@@ -29,6 +29,6 @@ def load_twin(base: BaseModel, config: TrainingConfig, *, dtype: torch.dtype | N
     if dtype is not None:
         twin.round_base(dtype)
     for parameter in twin.parameters.values():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     twin.adapter_digest = BASE_DIGEST
     return twin
