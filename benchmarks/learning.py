@@ -9,11 +9,14 @@ Not here: the cases and targets (`end_to_end.py`, `learner_replay.py`).
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.arms import Arm, ArmError, Measured, add_arguments, as_json, compare, figures, require, speed_ratio, table
+from benchmarks.arms import Arm, ArmError, Measured, add_arguments, as_json, compare, cpu_ratio, figures, require, table
+from benchmarks.small_model import write_small_model
 from benchmarks.step_cases import Case
 from spice_enterprise.config import cache_dir
 from spice_enterprise.training.base_model import resolve_base_model
@@ -32,7 +35,7 @@ class Contest:
     case: Case
     small: Case
     rival_rows: int
-    """Rows of one of TRL's forward passes: the fastest of 1, 2, 4 and 8 (README)."""
+    """Rows of one of TRL's forward passes."""
     function: str
     learning_rate: float
     speed: float | None = None
@@ -61,11 +64,27 @@ def main(doc: str | None, contests: Mapping[str, Contest]) -> None:
 
 def hold(contest: Contest, args: argparse.Namespace) -> list[Measured]:
     """Measure both sides, print the tables, and end the program when a small case misses its share of the target."""
-    case, rounds = contest.small if args.small else contest.case, args.pairs + args.warmups
-    model = resolve_base_model(args.model, cache_dir=cache_dir(), is_offline=True).path
-    settings = {
+    case = contest.small if args.small else contest.case
+    with tempfile.TemporaryDirectory() as directory:
+        model = resolve_base_model(args.model, cache_dir=cache_dir(), is_offline=True).path
+        if args.small:
+            model = write_small_model(model, Path(directory) / "small")
+        settings = _settings(contest, case, model, args)
+        ours, rival = compare(_arms(contest, settings, args), pairs=args.pairs, warmups=args.warmups)
+    _require_same(ours, rival)
+    print(f"\n{case.describe()}; checkpointing {'on' if args.checkpointing else 'off'}, {args.threads} thread(s)\n")
+    print(table([ours, rival], rival=rival))
+    print(f"\n{figures([ours, rival])}", flush=True)
+    if args.small and contest.speed is not None:
+        # by CPU time: a small case runs where other load is not known
+        require("times TRL's speed by CPU time", cpu_ratio(ours, rival).median, at_least=contest.speed * SMALL_SHARE)
+    return [ours, rival]
+
+
+def _settings(contest: Contest, case: Case, model: Path, args: argparse.Namespace) -> dict[str, Any]:
+    return {
         "model": str(model),
-        "steps": case.steps(ChatTokenizer(model), count=rounds, seed=SEED),
+        "steps": case.steps(ChatTokenizer(model), count=args.pairs + args.warmups, seed=SEED),
         "n": case.n,
         "seed": SEED,
         "rank": RANK,
@@ -75,14 +94,6 @@ def hold(contest: Contest, args: argparse.Namespace) -> list[Measured]:
         "quantization": args.quantization,
         "rival_rows": args.rival_rows or contest.rival_rows,
     }
-    ours, rival = compare(_arms(contest, settings, args), pairs=args.pairs, warmups=args.warmups)
-    _require_same(ours, rival)
-    print(f"\n{case.describe()}; checkpointing {'on' if args.checkpointing else 'off'}, {args.threads} thread(s)\n")
-    print(table([ours, rival], rival=rival))
-    print(f"\n{figures([ours, rival])}", flush=True)
-    if args.small and contest.speed is not None:
-        require("times TRL's speed", speed_ratio(ours, rival).median, at_least=contest.speed * SMALL_SHARE)
-    return [ours, rival]
 
 
 def _arms(contest: Contest, settings: dict[str, Any], args: argparse.Namespace) -> list[Arm]:
