@@ -119,7 +119,7 @@ def load_learner(settings: Mapping[str, Any], *, is_twin: bool = False) -> Any:
     base = BaseModel(path=Path(settings["model"]), name="base", digest="0" * 64)
     quantization = "none" if settings.get("weights", "none") == "none" else "nf4"
     config = TrainingConfig(quantization=quantization, compute_dtype="float32", dequantise="never")
-    return load_twin(base, config, dtype=None, seed=1) if is_twin else LearnerModel.load(base, config, seed=1)
+    return load_twin(base, config, dtype="auto", seed=1) if is_twin else LearnerModel.load(base, config, seed=1)
 
 
 def make_sampler(settings: Mapping[str, Any]) -> Any:

@@ -82,7 +82,7 @@ class Rig:
         self.learner = LearnerModel.load(self.base, self.config, seed=11)
         self.tokenizer = ChatTokenizer(self.base.path)
         # with one step of overlap the sampler needs weights of its own
-        self.twin = load_twin(self.base, self.config, dtype=None, seed=11) if is_overlapped else self.learner
+        self.twin = load_twin(self.base, self.config, dtype="auto", seed=11) if is_overlapped else self.learner
         self._warm_up(folder)
         files = {f"{i}.txt": f"fact {i}\n".encode() for i in range(5)}
         self.chunks = LineIngestor().ingest(MemorySource(files), lambda _: None).train

@@ -238,8 +238,17 @@ class Assembly:
 
     @cached_property
     def sampler(self) -> Sampler:
-        """Completions under the current adapter."""
-        return self._given.sampler or self._own_sampler()
+        """Completions under the current adapter; with weights of its own it serves nothing that was not proven to arrive."""
+        sampler = self._given.sampler or self._own_sampler()
+        shares_weights = self.config.sampler.kind == "hf" and self.config.sampler.weights != "twin"
+        has_no_learner = self._given.trainer is not None
+        return sampler if has_no_learner or (shares_weights and self._given.sampler is None) else self._proven(sampler)
+
+    def _proven(self, sampler: Sampler) -> Sampler:
+        from spice_enterprise.training.delivery import ProvenSampler, gap_limit
+
+        limit = gap_limit(self._learner.compute_dtype, self._sampler_dtype)
+        return ProvenSampler(sampler, self._hf_sampler(self._learner), limit_nats=limit)
 
     @cached_property
     def base_sampler(self) -> Sampler:
@@ -247,7 +256,9 @@ class Assembly:
         return self._given.base_sampler or self._own_sampler()
 
     def _own_sampler(self) -> Sampler:
-        return self._vllm.beside() if self.config.sampler.kind == "vllm" else self._hf_sampler()
+        if self.config.sampler.kind == "vllm":
+            return self._vllm.beside()
+        return self._server_sampler() if self.config.sampler.kind == "server" else self._hf_sampler(self._sampling_model)
 
     @cached_property
     def _vllm(self) -> "VllmSampler":
@@ -255,17 +266,47 @@ class Assembly:
 
         return open_vllm(self.base_model, self.config, run_dir=self._store.run_dir, cache_dir=cache_dir())
 
-    def _hf_sampler(self) -> Sampler:
+    def _server_sampler(self) -> Sampler:
+        from spice_enterprise.training.server_line import ServerLine
+        from spice_enterprise.training.server_sampler import ServerSampler
+        from spice_enterprise.training.server_token import read_token, token_path
+
+        settings = self.config.sampler
+        return ServerSampler(
+            ServerLine(settings.url, token=read_token(token_path(self.config)), timeout_s=settings.timeout_s),
+            base_digest=self.base_model.digest,
+            dtype=self._sampler_dtype,
+            encode_prompt=self._tokenizer.encode_prompt,
+            run_dir=self._store.run_dir,
+        )
+
+    @cached_property
+    def _sampling_model(self) -> "LearnerModel":
+        """What writes completions in this process: the learner's module, or a copy of it."""
+        if self.config.sampler.weights != "twin":
+            return self._learner
+        from spice_enterprise.training.hf_twin import load_twin
+
+        return load_twin(self.base_model, self.config.training, dtype=self.config.sampler.dtype, seed=self.config.seed)
+
+    def _hf_sampler(self, model: "LearnerModel") -> Sampler:
         from spice_enterprise.training.hf_sampler import HfSampler
 
-        return HfSampler(self._learner, self._tokenizer, run_dir=self._store.run_dir)
+        return HfSampler(model, self._tokenizer, run_dir=self._store.run_dir)
+
+    @property
+    def _sampler_dtype(self) -> str:
+        if self._given.sampler is not None:
+            return "bfloat16"  # not known: the wider bound
+        chosen = self.config.sampler.dtype
+        return self._learner.compute_dtype if chosen == "auto" else chosen
 
     @cached_property
     def trainer(self) -> Trainer:
         """The QLoRA learner."""
         if self._given.trainer is not None:
             return self._given.trainer
-        from spice_enterprise.training.trainer import Lineage, QloraTrainer
+        from spice_enterprise.training.trainer import Lineage, QloraTrainer, Sampling
 
         selfplay = self.config.selfplay
         return QloraTrainer(
@@ -279,7 +320,7 @@ class Assembly:
                 corpus_digest=self._corpus_digest,
                 config_digest=self.config.digest(),
             ),
-            temperature=selfplay.temperature,
+            sampling=Sampling(temperature=selfplay.temperature, dtype=self._sampler_dtype),
         )
 
     @property

@@ -279,6 +279,7 @@ class SpiceAdapterJob:
                 chunks_per_step=self.config.selfplay.chunks_per_step,
                 seed=self.config.seed,
                 max_restores=self._parts.guardrails_policy.max_restores,
+                max_staleness=self.config.training.max_staleness,
             )
             return self_play(corpus.train, parts, self._store, settings, self._on_progress)
 

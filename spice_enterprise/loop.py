@@ -313,6 +313,8 @@ def _stepped(step: Step, run: str) -> AuditEvent:
         ("grad_norm", step.grad_norm),
         ("kl_nats_per_token", step.kl_nats_per_token),
         ("invalid_rate", step.invalid_rate),
+        ("gap_nats_per_token", step.gap_nats_per_token),
+        ("staleness", step.staleness),
         ("adapter", step.adapter_id),
     )
     subject = NamedDigest(role="step", name=step.step_id, digest=digest_of(step))

@@ -205,16 +205,14 @@ def open_version(run_dir: Path, version: AdapterVersion) -> dict[str, bytes]:
         ) from None
 
 
-def require_delivered(gap_nats: float, *, compute_dtype: str, version: AdapterVersion, sampler_dtype: str | None = None) -> None:
+def require_delivered(gap_nats: float, *, limit_nats: float, version: AdapterVersion) -> None:
     """Raise `DeliveryError` when the mean gap of a step's tokens shows that the sampler did not use `version`.
 
-    `sampler_dtype`: None when it is the learner's. A gap that is not finite passes here: then the learner's own numbers
-    are broken and the update is withheld.
+    A gap that is not finite passes here: then the learner's own numbers are broken and the update is withheld.
     """
-    limit = gap_limit(compute_dtype, sampler_dtype or compute_dtype)
-    if gap_nats > limit and gap_nats != float("inf"):
+    if gap_nats > limit_nats and gap_nats != float("inf"):
         raise DeliveryError(
-            f"sampler and learner differ by {gap_nats:.2e} nats per token under {version.adapter_id}, limit {limit:.0e}",
+            f"sampler and learner differ by {gap_nats:.2e} nats per token under {version.adapter_id}, limit {limit_nats:.0e}",
             record_id=version.adapter_id,
             hint="the sampler does not serve this adapter, or another base or precision; no update was made",
         )

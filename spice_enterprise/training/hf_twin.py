@@ -16,18 +16,18 @@ from spice_enterprise.training.base_model import BaseModel
 from spice_enterprise.training.qlora import BASE_DIGEST, LearnerModel
 
 
-def load_twin(base: BaseModel, config: TrainingConfig, *, dtype: torch.dtype | None, seed: int) -> LearnerModel:
+def load_twin(base: BaseModel, config: TrainingConfig, *, dtype: str, seed: int) -> LearnerModel:
     """Load the twin of `LearnerModel.load(base, config, seed=seed)`.
 
     Args:
         base: the learner's base.
         config: the learner's; its weights are quantised in the learner's dtype, as the learner does it.
-        dtype: of the twin's weights and activations, rounded to after that; `None`: the learner's.
+        dtype: `float32` or `bfloat16`, of the twin's weights and activations, rounded to after that; `auto`: the learner's.
         seed: of the adapter nobody hears: B = 0 until a version is published.
     """
     twin = LearnerModel.load(base, config.model_copy(update={"dequantise": "always"}), seed=seed)
-    if dtype is not None:
-        twin.round_base(dtype)
+    if dtype != "auto":
+        twin.round_base(getattr(torch, dtype))
     for parameter in twin.parameters.values():
         parameter.requires_grad = False
     twin.adapter_digest = BASE_DIGEST

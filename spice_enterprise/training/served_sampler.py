@@ -50,8 +50,7 @@ def build_sampler(kind: SamplerKind, settings: JobConfig, *, folder: Path) -> Se
 
 
 def _hf(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
-    dtype = None if settings.sampler.dtype == "auto" else getattr(torch, settings.sampler.dtype)
-    twin = load_twin(base, settings.training, dtype=dtype, seed=0)
+    twin = load_twin(base, settings.training, dtype=settings.sampler.dtype, seed=0)
     identity = Identity(
         kind="hf",
         versions=_versions(),

@@ -25,7 +25,7 @@ from spice_enterprise.errors import ConfigError, TrainingError
 from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, canonical_json, digest_of, encode_json
 from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory, verify_directory
 from spice_enterprise.training import checkpoints
-from spice_enterprise.training.delivery import require_delivered
+from spice_enterprise.training.delivery import gap_limit, require_delivered
 from spice_enterprise.training.learning import Measured, PolicyGradient
 from spice_enterprise.training.optimiser import AdapterOptimiser
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
@@ -44,6 +44,16 @@ class Lineage:
     base_digest: str
     corpus_digest: str
     config_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the rollouts are drawn."""
+
+    temperature: float = 1.0
+    """Divides the learner's logits too."""
+    dtype: str | None = None
+    """The sampler's, `float32` or `bfloat16`; None when it is the learner's: how near the two must be depends on it."""
 
 
 @dataclass(slots=True)
@@ -66,7 +76,7 @@ class QloraTrainer:
         config: TrainingConfig,
         l_max: Mapping[Role, int],
         lineage: Lineage,
-        temperature: float = 1.0,
+        sampling: Sampling = Sampling(),
     ) -> None:
         """Take the learner as it was loaded; nothing is read or written before `start`.
 
@@ -76,13 +86,14 @@ class QloraTrainer:
             config: the training section.
             l_max: per role, the most new tokens of a completion: the constant divisor of its loss.
             lineage: what every version descends from.
-            temperature: the one the rollouts are drawn at; it divides the learner's logits too.
+            sampling: temperature and precision of the sampler.
         """
         self._learner = learner
         self._run_dir = run_dir
         self._config = config
         self._lineage = lineage
-        self._gradient = PolicyGradient(learner, config=config, l_max=l_max, temperature=temperature)
+        self._sampling = sampling
+        self._gradient = PolicyGradient(learner, config=config, l_max=l_max, temperature=sampling.temperature)
         self._optimiser = AdapterOptimiser(learner.parameters, config)
         self._place: _Place | None = None
 
@@ -183,8 +194,8 @@ class QloraTrainer:
         try:
             measured = self._gradient.forward_backward(groups)
             if staleness == 0:  # else the gap is the policy's own movement
-                gap = measured.mean(measured.gap)
-                require_delivered(gap, compute_dtype=self._learner.compute_dtype, version=self.version)
+                limit = gap_limit(self._learner.compute_dtype, self._sampling.dtype or self._learner.compute_dtype)
+                require_delivered(measured.mean(measured.gap), limit_nats=limit, version=self.version)
             return self._apply(measured)
         finally:
             self._optimiser.clear()

@@ -172,7 +172,7 @@ def test_a_twin_says_what_the_four_bit_learner_says(tiny_base, config, make_lear
 
 
 def test_a_twin_serves_what_is_published_and_never_the_learners_unsaved_weights(world, tiny_base, config):
-    twin = make_sampler(load_twin(tiny_base, config, dtype=None, seed=5), world.run_dir)
+    twin = make_sampler(load_twin(tiny_base, config, dtype="auto", seed=5), world.run_dir)
     prompts = [ask("same", 10)]
     first = world.trainer.start()
     twin.publish(first)
@@ -188,7 +188,7 @@ def test_a_twin_serves_what_is_published_and_never_the_learners_unsaved_weights(
 
 def test_a_twin_samples_in_a_thread_while_the_learner_learns(make_world, tiny_base, config, tmp_path):
     alone, world = make_world(tmp_path / "alone"), make_world(tmp_path / "both")
-    twin = make_sampler(load_twin(tiny_base, config, dtype=None, seed=5), world.run_dir)
+    twin = make_sampler(load_twin(tiny_base, config, dtype="auto", seed=5), world.run_dir)
     prompts = [ask("word " * i, 24) for i in range(1, 5)]
     versions = [each.trainer.start() for each in (alone, world)]
     for each, version in zip((alone, world), versions, strict=True):

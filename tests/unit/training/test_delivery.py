@@ -20,7 +20,7 @@ VERSION = AdapterVersion(
 
 @pytest.mark.parametrize(("gap", "dtype"), [(0.0, "float32"), (9e-5, "float32"), (0.049, "bfloat16"), (math.nan, "float32")])
 def test_rounding_and_broken_numbers_are_not_a_delivery_error(gap, dtype):
-    require_delivered(gap, compute_dtype=dtype, version=VERSION)
+    require_delivered(gap, limit_nats=gap_limit(dtype, dtype), version=VERSION)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_rounding_and_broken_numbers_are_not_a_delivery_error(gap, dtype):
 )
 def test_a_larger_gap_is(gap, dtype, words):
     with pytest.raises(DeliveryError, match=words) as caught:
-        require_delivered(gap, compute_dtype=dtype, version=VERSION)
+        require_delivered(gap, limit_nats=gap_limit(dtype, dtype), version=VERSION)
     assert (caught.value.code, caught.value.record_id) == ("E_DELIVERY", VERSION.adapter_id)
 
 
@@ -41,7 +41,7 @@ def test_files_that_are_not_there_cannot_be_served(tmp_path):
 def test_the_looser_dtype_decides():
     assert gap_limit("float32", "float32") == 1e-4
     assert gap_limit("float32", "bfloat16") == gap_limit("bfloat16", "float32") == 0.05
-    require_delivered(0.049, compute_dtype="float32", sampler_dtype="bfloat16", version=VERSION)
+    require_delivered(0.049, limit_nats=gap_limit("float32", "bfloat16"), version=VERSION)
 
 
 # --- the canary, with invented numbers --------------------------------------------------------------------------------
