@@ -47,7 +47,7 @@ class Bench:
     """One learner and one vLLM on the same NF4 values."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        self.training = TrainingConfig(lora_rank=16, lora_alpha=16, warmup_steps=0, compute_dtype="float32")
+        self.training = TrainingConfig(lora_rank=16, lora_alpha=16, warmup_steps=0, compute_dtype="float32", keep_states=9)
         sampler = SamplerConfig.model_validate({"kind": "vllm", "dtype": dtype, "max_context_tokens": 512, "kv_cache_mib": 256})
         self.base = resolve_base_model("embedded", cache_dir=cache_dir(), is_offline=True)
         config = JobConfig(corpus="none", training=self.training, sampler=sampler)

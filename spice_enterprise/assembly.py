@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from spice_enterprise import durable, offline
-from spice_enterprise.config import JobConfig, cache_dir, source_secret, tracking_host, tracking_uri, vault_key
+from spice_enterprise.config import JobConfig, TrainingConfig, cache_dir, source_secret, tracking_host, tracking_uri, vault_key
 from spice_enterprise.corpus.corpus_files import MadeCorpus, is_corpus
 from spice_enterprise.errors import PolicyError
 from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, Policy, load_gate, load_guardrails, load_pii
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from spice_enterprise.corpus.vault import Vault
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
+    from spice_enterprise.training.memory import MemoryPlan
     from spice_enterprise.training.qlora import LearnerModel
     from spice_enterprise.training.vllm_sampler import VllmSampler
 
@@ -224,11 +225,38 @@ class Assembly:
             expected_digest=self.config.base_digest,
         )
 
+    def require_engine(self) -> None:
+        """Refuse settings that contradict each other, and a job that does not fit in memory, before anything is loaded.
+
+        Raises `ConfigError`: E_MEMORY with the arithmetic, or the code of the first contradiction.
+        """
+        if self._given.trainer is None or self._given.sampler is None:
+            self._layout  # noqa: B018 - found once, and kept
+
+    @cached_property
+    def _layout(self) -> "MemoryPlan":
+        """How learner and sampler fit into the memory that is free now."""
+        from spice_enterprise.training.base_model import read_model_config
+        from spice_enterprise.training.fitting import require_memory
+        from spice_enterprise.training.memory import ModelShape
+        from spice_enterprise.training.settings_check import check_engine
+
+        model = read_model_config(self.base_model.path)
+        check_engine(self.config, model)
+        return require_memory(self.config, ModelShape.from_config(model))
+
+    @cached_property
+    def _training(self) -> TrainingConfig:
+        """The learner's settings, with smaller micro-batches where a GPU has no room for those asked for."""
+        work = self._layout.work
+        limit = min(self.config.training.max_batch_tokens, work.batch_tokens) if work.is_gpu else None
+        return self.config.training.model_copy(update={"max_batch_tokens": limit} if limit else {})
+
     @cached_property
     def _learner(self) -> "LearnerModel":
         from spice_enterprise.training.qlora import LearnerModel
 
-        return LearnerModel.load(self.base_model, self.config.training, seed=self.config.seed)
+        return LearnerModel.load(self.base_model, self._training, seed=self.config.seed)
 
     @cached_property
     def _tokenizer(self) -> "ChatTokenizer":
@@ -312,7 +340,7 @@ class Assembly:
         return QloraTrainer(
             self._learner,
             run_dir=self._store.run_dir,
-            config=self.config.training,
+            config=self._training,
             l_max={"challenger": selfplay.challenger_tokens, "reasoner": selfplay.reasoner_tokens},
             lineage=Lineage(
                 base_model=self.base_model.name,
@@ -345,23 +373,12 @@ class Assembly:
 
     @cached_property
     def player(self) -> Player:
-        """Both roles on one chunk after another; it remembers every question the run has admitted."""
+        """Both roles on every chunk; the loop reminds it of the questions the run has admitted."""
         if self._given.player is not None:
             return self._given.player
-        from spice_enterprise.selfplay.archive import Archive
         from spice_enterprise.selfplay.episode import SelfplayStage
 
-        archive = Archive()
-        for task in (task for played in self._store.played() for task in played.tasks):
-            archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime)
-
-        return SelfplayStage(
-            sampler=self.sampler,
-            verifier=self.verifier,
-            config=self.config.selfplay,
-            seed=self.config.seed,
-            archive=archive,
-        )
+        return SelfplayStage(sampler=self.sampler, verifier=self.verifier, config=self.config.selfplay, seed=self.config.seed)
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:

@@ -35,6 +35,7 @@ RETRY_CODES: Final = frozenset(
     {
         "E_ALIAS_MOVED",
         "E_DISK_FULL",
+        "E_DISK_IO",
         "E_LOCKED",
         "E_PORT_TAKEN",
         "E_SAMPLER_AWAY",
@@ -215,6 +216,7 @@ _STAGE_ERRORS: Final[dict[str, type[SpiceError]]] = {
 }
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_BROKEN: Final = frozenset({errno.EIO, errno.EROFS})
 
 
 def classify(error: BaseException, stage: str, record_id: str | None = None) -> SpiceError:
@@ -227,6 +229,13 @@ def classify(error: BaseException, stage: str, record_id: str | None = None) -> 
             code="E_DISK_FULL",
             record_id=record_id,
             hint="free some space and run the same command again; what was written is kept",
+        )
+    if isinstance(error, OSError) and error.errno in _DISK_BROKEN:
+        return StoreError(
+            f"the disk failed during {stage}",
+            code="E_DISK_IO",
+            record_id=record_id,
+            hint="check the disk and run the same command again; what was written before is kept",
         )
     if isinstance(error, MemoryError):
         return StoreError(

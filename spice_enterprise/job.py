@@ -162,21 +162,21 @@ class SpiceAdapterJob:
 
     def train(self) -> AdapterVersion:
         """Go as far as the trained version; stop before it is judged."""
-        with self._running():
+        with self._running(is_trained=True):
             corpus = self._ingest()
             self._set_exam(corpus)
             return self._train(corpus).version
 
     def gate(self) -> GateReport | None:
         """Go as far as the verdict, promoting nothing; None when nothing new was learned."""
-        with self._running():
+        with self._running(is_trained=True):
             corpus = self._ingest()
             exam = self._set_exam(corpus)
             return self._judge(self._train(corpus), exam)
 
     def run(self) -> JobResult:
         """Walk the whole road; continue where an earlier run of the same job stopped."""
-        with self._running():
+        with self._running(is_trained=True):
             corpus = self._ingest()
             exam = self._set_exam(corpus)
             trained = self._train(corpus)
@@ -279,9 +279,15 @@ class SpiceAdapterJob:
                 chunks_per_step=self.config.selfplay.chunks_per_step,
                 seed=self.config.seed,
                 max_restores=self._parts.guardrails_policy.max_restores,
+                identity=self._identity(corpus),
                 max_staleness=self.config.training.max_staleness,
             )
             return self_play(corpus.train, parts, self._store, settings, self._on_progress)
+
+    def _identity(self, corpus: Corpus) -> tuple[tuple[str, str], ...]:
+        """Return the digests that a resumed run must find unchanged; the learner checks its base itself."""
+        policies = ((f"policy.{name}", digest) for name, digest in sorted(self._parts.policy_digests().items()))
+        return (("config", self.config.digest()), ("corpus", corpus.digest), *policies)
 
     def _judge(self, trained: LoopResult, exam: Exam) -> GateReport | None:
         version = trained.version
@@ -369,12 +375,14 @@ class SpiceAdapterJob:
     # --- around the road --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
+    def _running(self, *, is_trained: bool = False) -> Iterator[None]:
         """Lock, begin or reopen the run, watch connections, and leave an audit record however it ends."""
         self._say("job", "starting")
         offline.check_switches()
         if not self.config.offline:
             offline.allow_hub()
+        if is_trained:
+            self._parts.require_engine()
         with boundary("store"), self._store.lock():
             is_new = self._store.begin(self.config, self._parts.policy_digests())
             self._parts.start_guard()

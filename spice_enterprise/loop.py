@@ -19,11 +19,13 @@ from spice_enterprise.ahead import Ahead
 from spice_enterprise.guardrails.rollback import version_to_restore
 from spice_enterprise.protocols import (
     AuditSink,
+    DeliveryProof,
     Monitor,
     OnProgress,
     Played,
     Player,
     Progress,
+    ProvingSampler,
     RecallingAuditSink,
     RememberingPlayer,
     Sampler,
@@ -131,7 +133,7 @@ def _resume(parts: LoopParts, store: RunStore, states: RunStates, settings: Loop
         parts = _told_once(parts, standing.audit_size, standing.audit_root)
         load_monitors(parts.monitors, standing.monitors)
         _remind(parts.player, store, standing)
-    parts.sampler.publish(standing.version)
+        parts.sampler.publish(standing.version)
     return parts, standing
 
 
@@ -142,6 +144,7 @@ def _begin(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopS
         parts = _told_once(parts, 0, "")
     store.put(version)
     parts.audit.append(_saved(version, settings.run))
+    _publish(version, parts, settings.run)
     commit = Commit(number=0, step_id="", adapter_id=version.adapter_id, restores=0)
     standing = _state(commit, version, Archive(), parts, states, settings)
     states.save(standing)
@@ -233,8 +236,16 @@ def _settle(
         parts.audit.append(_saved(standing, run))
     for alert in alerts:
         parts.audit.append(_alarmed(alert, standing, run))
-    parts.sampler.publish(standing)
+    _publish(standing, parts, run)
     return standing
+
+
+def _publish(version: AdapterVersion, parts: LoopParts, run: str) -> None:
+    """Let the sampler serve `version`, and log the proof that it does where it gives one."""
+    parts.sampler.publish(version)
+    proof = parts.sampler.proof if isinstance(parts.sampler, ProvingSampler) else None
+    if proof is not None:
+        parts.audit.append(_delivered(version, proof, run))
 
 
 def _is_critical(alerts: Sequence[Alert]) -> bool:
@@ -329,6 +340,17 @@ def _saved(version: AdapterVersion, run: str) -> AuditEvent:
     )
     data = (("step", version.step), ("parent", version.parent_adapter_id), ("made_by", version.step_id))
     return AuditEvent(event="checkpoint.saved", run=run, subject=(adapter_subject(version),), inputs=inputs, data=data)
+
+
+def _delivered(version: AdapterVersion, proof: DeliveryProof, run: str) -> AuditEvent:
+    data = (
+        ("step", version.step),
+        ("gap_nats", proof.gap_nats),
+        ("limit_nats", proof.limit_nats),
+        ("moved_nats", proof.moved_nats),
+        ("followed", proof.followed),
+    )
+    return AuditEvent(event="adapter.delivered", run=run, subject=(adapter_subject(version),), data=data)
 
 
 def adapter_subject(version: AdapterVersion) -> NamedDigest:

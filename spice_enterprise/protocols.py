@@ -111,6 +111,30 @@ class StreamingSampler(Sampler, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryProof:
+    """What a fixed set of texts showed when a version was published. The numbers depend on the version and the base alone."""
+
+    adapter_digest: str
+    gap_nats: float
+    """Mean |sampler - learner| over the texts."""
+    limit_nats: float
+    moved_nats: float
+    """Root mean square of the learner's move from the bare base."""
+    followed: float | None
+    """Slope of the sampler's move on the learner's; None while the move is too small to judge."""
+
+
+@runtime_checkable
+class ProvingSampler(Sampler, Protocol):
+    """A sampler that shows, at each `publish`, that the version arrived. Optional: its proofs go into the audit log."""
+
+    @property
+    def proof(self) -> DeliveryProof | None:
+        """Of the version being served; None before the first."""
+        ...
+
+
 class Verifier(Protocol):
     """Grades an answer against a task's reference answer."""
 

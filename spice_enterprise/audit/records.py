@@ -52,6 +52,7 @@ EVENTS: Final = (
         "run.started",
         "dataset.generated",
         "checkpoint.saved",
+        "adapter.delivered",
         "guardrail.step",
         "guardrail.alarm",
         "adapter.registered",

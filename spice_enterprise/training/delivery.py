@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spice_enterprise.errors import DeliveryError, IntegrityError
-from spice_enterprise.protocols import Sampler
+from spice_enterprise.protocols import DeliveryProof, Sampler
 from spice_enterprise.records import AdapterVersion, Completion, Prompt
 from spice_enterprise.training.canary import Reading, mean_gap, read_canary, spread
 from spice_enterprise.training.checkpoints import read_adapter
@@ -38,20 +38,6 @@ MAX_STRAY: Final = 3.0
 """How many times the noise, besides half of the move, the sampler may go elsewhere than the learner."""
 OPTIONAL: Final = frozenset({"stream", "park", "unpark", "close"})
 """What a sampler may offer besides `protocols.Sampler`; asked of the one under proof."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryProof:
-    """What the canary showed when a version was published. The numbers depend on the version and the base alone."""
-
-    adapter_digest: str
-    gap_nats: float
-    """Mean |sampler - learner| over the canary."""
-    limit_nats: float
-    moved_nats: float
-    """Root mean square of the learner's move from the bare base."""
-    followed: float | None
-    """Slope of the sampler's move on the learner's; None while the move is too small to judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,9 @@ from spice_enterprise.training.base_model import BaseModel, resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.hf_twin import load_twin
+from spice_enterprise.training.vllm_engine import VllmEngine
+from spice_enterprise.training.vllm_sampler import VllmSampler
+from spice_enterprise.training.vllm_settings import engine_settings
 from spice_enterprise.training.wire import Identity
 
 SamplerKind = Literal["vllm", "hf"]
@@ -64,11 +67,6 @@ def _hf(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
 
 
 def _vllm(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
-    # after the `hf` case, so that a machine without vLLM needs none of its modules
-    from spice_enterprise.training.vllm_engine import VllmEngine  # noqa: PLC0415
-    from spice_enterprise.training.vllm_sampler import VllmSampler  # noqa: PLC0415
-    from spice_enterprise.training.vllm_settings import engine_settings  # noqa: PLC0415
-
     chosen = engine_settings(
         base, training=settings.training, sampler=settings.sampler, cache_dir=cache_dir(), free_bytes=_free_bytes()
     )

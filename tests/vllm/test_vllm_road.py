@@ -16,7 +16,7 @@ SETTINGS = """
 corpus: corpus
 workspace: ws
 seed: 3
-ingest: {chunk_tokens: 96, min_chunk_tokens: 16}
+ingest: {chunk_tokens: 96, min_chunk_tokens: 16, unseen_share: 0.4}
 selfplay: {steps: 2, chunks_per_step: 2, challenger_group: 4, reasoner_group: 4, max_tasks: 1, max_rounds: 2,
            challenger_tokens: 24, reasoner_tokens: 8, formats: free_form, temperature: 0.7}
 training: {lora_rank: 4, lora_alpha: 8, learning_rate: 2.0e-4, warmup_steps: 0}
@@ -27,7 +27,7 @@ tracking: {is_enabled: false}
 
 
 def test_a_job_runs_with_completions_from_vllm(tmp_path):
-    for item in sorted(path for path in CORPUS.rglob("*") if path.suffix in (".md", ".txt"))[:8]:
+    for item in sorted(path for path in CORPUS.rglob("*") if path.suffix in (".md", ".txt", ".eml", ".html")):
         (tmp_path / "corpus").mkdir(exist_ok=True)
         shutil.copyfile(item, tmp_path / "corpus" / item.name)
     (tmp_path / "job.yaml").write_text(SETTINGS, encoding="utf-8")
