@@ -33,10 +33,11 @@ class World:
         from spice_enterprise.training.vllm_sampler import VllmSampler
         from spice_enterprise.training.vllm_settings import engine_settings
 
+        self.cache_home = folder
         self.run_dir = folder / "run"
-        self.base = resolve_base_model("embedded", cache_dir=folder / "models", is_offline=True)
+        self.base = resolve_base_model("embedded", cache_dir=folder / "spice-enterprise", is_offline=True)
         settings = engine_settings(
-            self.base, training=TRAINING, sampler=SAMPLER, cache_dir=folder / "models", free_bytes=2 << 30
+            self.base, training=TRAINING, sampler=SAMPLER, cache_dir=folder / "spice-enterprise", free_bytes=2 << 30
         )  # fmt: skip
         offline.GUARD.start(is_offline=True)
         self.engine = VllmEngine(settings)
@@ -99,6 +100,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vllm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
         made = World(folder)
         yield made
         made.make_sampler().close()
