@@ -7,13 +7,10 @@ Not here: serving it (`sampler_server.py`).
 """
 
 import importlib.metadata
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
-
-import torch
 
 from spice_enterprise.config import JobConfig, cache_dir
 from spice_enterprise.protocols import StreamingSampler
@@ -24,7 +21,7 @@ from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.hf_twin import load_twin
 from spice_enterprise.training.vllm_engine import VllmEngine
 from spice_enterprise.training.vllm_sampler import VllmSampler
-from spice_enterprise.training.vllm_settings import engine_settings
+from spice_enterprise.training.vllm_settings import engine_settings, free_bytes
 from spice_enterprise.training.wire import Identity
 
 SamplerKind = Literal["vllm", "hf"]
@@ -68,7 +65,7 @@ def _hf(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
 
 def _vllm(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
     chosen = engine_settings(
-        base, training=settings.training, sampler=settings.sampler, cache_dir=cache_dir(), free_bytes=_free_bytes()
+        base, training=settings.training, sampler=settings.sampler, cache_dir=cache_dir(), free_bytes=free_bytes()
     )
     identity = Identity(
         kind="vllm",
@@ -86,12 +83,6 @@ def _weights(settings: JobConfig, *, is_nf4: bool) -> str:
     if settings.training.quantization == "none":
         return "base"
     return "nf4" if is_nf4 else "twin"
-
-
-def _free_bytes() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
