@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from spice_enterprise import durable, offline
-from spice_enterprise.config import JobConfig, TrainingConfig, cache_dir, source_secret, tracking_host, tracking_uri, vault_key
+from spice_enterprise.config import (
+    EMBEDDED_MODEL,
+    JobConfig,
+    TrainingConfig,
+    cache_dir,
+    source_secret,
+    tracking_host,
+    tracking_uri,
+    vault_key,
+)
 from spice_enterprise.corpus.corpus_files import MadeCorpus, is_corpus
 from spice_enterprise.errors import PolicyError
 from spice_enterprise.policy import GatePolicy, GuardrailsPolicy, PiiPolicy, Policy, load_gate, load_guardrails, load_pii
@@ -236,12 +245,14 @@ class Assembly:
     @cached_property
     def _layout(self) -> "MemoryPlan":
         """How learner and sampler fit into the memory that is free now."""
-        from spice_enterprise.training.base_model import read_model_config
+        from spice_enterprise.training.base_model import EMBEDDED_CONFIG, read_model_config
         from spice_enterprise.training.fitting import require_memory
         from spice_enterprise.training.memory import ModelShape
         from spice_enterprise.training.settings_check import check_engine
 
-        model = read_model_config(self.base_model.path)
+        # the embedded model is converted when it is first needed, and its dimensions are known before
+        is_embedded = self.config.base_model == EMBEDDED_MODEL
+        model = EMBEDDED_CONFIG if is_embedded else read_model_config(self.base_model.path)
         check_engine(self.config, model)
         return require_memory(self.config, ModelShape.from_config(model))
 

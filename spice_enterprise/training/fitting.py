@@ -104,10 +104,11 @@ def new_tokens(config: JobConfig) -> int:
 
 def free_memory() -> tuple[bool, int]:
     """Return (is there a GPU, bytes free on it or else in memory)."""
-    import torch  # noqa: PLC0415 - the plan counts without it
+    if has_gpu():
+        import torch  # noqa: PLC0415 - seconds to import, and needed for this alone
 
-    if torch.cuda.is_available():
-        return True, int(torch.cuda.mem_get_info()[0])
+        if torch.cuda.is_available():
+            return True, int(torch.cuda.mem_get_info()[0])
     return False, free_host_bytes()
 
 
