@@ -221,6 +221,8 @@ class Child:
 
     def _dead(self) -> ArmError:
         code = self._process.wait()
+        if code < 0:  # what it said last has nothing to do with it
+            return ArmError(f"arm {self._arm.name}: killed by signal {-code}" + (" (out of memory?)" if code == -9 else ""))
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         return ArmError(f"arm {self._arm.name}: ended with status {code}: {said[-1] if said else 'no message'}")

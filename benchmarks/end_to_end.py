@@ -17,8 +17,8 @@ from benchmarks.learning import Contest
 from benchmarks.step_cases import Case, uniform
 
 LEARNING_RATE: Final = 2e-5
-RIVAL_ROWS: Final = 8
-"""Rows of one of TRL's forward passes: its default. Fewer save it memory and cost it nothing on a CPU (README)."""
+RIVAL_ROWS: Final = 1
+"""Rows of one of TRL's forward passes: as fast as more on a CPU, in the least memory. Its default is 8."""
 
 
 def _contest(case: Case, small: Case, *, speed: float | None = None) -> Contest:

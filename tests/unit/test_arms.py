@@ -45,6 +45,8 @@ def fragile(settings):
 
     def run(number):
         if number == settings["dies_at"]:
+            if settings.get("signal"):
+                os.kill(os.getpid(), settings["signal"])
             print("killed by its own hand", file=sys.stderr, flush=True)
             os._exit(7)
         return Work(tokens=1.0)
@@ -76,6 +78,8 @@ def test_a_child_that_dies_is_one_line():
         compare([Arm(name="b", function=f"{HERE}:fragile")], timeout_s=60)
     with pytest.raises(ArmError, match=r"^arm b: ended with status 7: killed by its own hand$"):
         compare([Arm(name="b", function=f"{HERE}:fragile", settings={"dies_at": 1})], timeout_s=60)
+    with pytest.raises(ArmError, match=r"^arm b: killed by signal 9 \(out of memory\?\)$"):
+        compare([Arm(name="b", function=f"{HERE}:fragile", settings={"dies_at": 0, "signal": 9})], timeout_s=60)
     with pytest.raises(ArmError, match="ended with status 1: ModuleNotFoundError"):
         compare([Arm(name="b", function="benchmarks.nowhere:arm")], timeout_s=60)
 
