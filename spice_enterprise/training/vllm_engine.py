@@ -240,6 +240,7 @@ def _start(settings: EngineSettings, *, is_cpu: bool) -> Any:
         enable_prefix_caching=True,
         block_size=BLOCK_TOKENS,
         logprobs_mode="processed_logprobs",
+        hf_overrides={"head_dtype": "float32"},  # logits of 20 in bfloat16 are 0.06 nats off
         generation_config="vllm",  # the model's own file would set top-p and the like
         enable_sleep_mode=not is_cpu,
         enforce_eager=is_cpu,
