@@ -242,6 +242,14 @@ class Assembly:
         if self._given.trainer is None or self._given.sampler is None:
             self._layout  # noqa: B018 - found once, and kept
 
+    def close(self) -> None:
+        """Let go of what a library holds beyond its objects: vLLM's engine, and the folder its adapters lie in."""
+        engine = self.__dict__.pop("_vllm", None)
+        if engine is not None:
+            for name in ("sampler", "base_sampler", "player", "checks", "judge"):
+                self.__dict__.pop(name, None)
+            engine.close()
+
     @cached_property
     def _layout(self) -> "MemoryPlan":
         """How learner and sampler fit into the memory that is free now."""

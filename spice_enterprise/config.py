@@ -116,6 +116,10 @@ class TrainingConfig(Section):
     """Learner states kept on disk; adapters that a record points to as good are kept besides."""
 
 
+NOT_IN_RESULT: Final = frozenset({"adapter_dir", "kv_cache_mib", "url", "token_file", "timeout_s"})
+"""Settings of a sampler that say where things lie and how long to wait: a run may go on with others."""
+
+
 class SamplerConfig(Section):
     """Who writes completions."""
 
@@ -202,9 +206,8 @@ class JobConfig(Section):
 
     def digest(self) -> str:
         """`sha256:` over what decides the result; where things lie and what shows them does not."""
-        elsewhere = {"adapter_dir", "url", "token_file", "timeout_s"}
         dumped = self.model_dump(mode="json", exclude={"corpus", "workspace", "name", "tracking"})
-        dumped["sampler"] = {key: value for key, value in dumped["sampler"].items() if key not in elsewhere}
+        dumped["sampler"] = {key: value for key, value in dumped["sampler"].items() if key not in NOT_IN_RESULT}
         return digest_of(dumped)
 
 

@@ -381,24 +381,34 @@ class SpiceAdapterJob:
         offline.check_switches()
         if not self.config.offline:
             offline.allow_hub()
-        if is_trained:
-            self._parts.require_engine()
         with boundary("store"), self._store.lock():
-            is_new = self._store.begin(self.config, self._parts.policy_digests())
             self._parts.start_guard()
             try:
-                inputs = tuple(NamedDigest(role="policy", name=n, digest=d) for n, d in self._parts.policy_digests().items())
-                config = NamedDigest(role="config", name="config", digest=self.config.digest())
-                self._log("run.started", inputs=(config, *inputs), data=(("is_new", is_new),))
-                yield
-            except KeyboardInterrupt:
-                self._close("stopped", "KILLED")
-                raise StoreError("stopped on request", code="E_STOPPED", hint="the same command continues") from None
-            except SpiceError as error:
-                self._close(error.code, "FAILED")
-                raise
+                if is_trained:
+                    self._parts.require_engine()
+                is_new = self._store.begin(self.config, self._parts.policy_digests())
+                with self._logged(is_new=is_new):
+                    yield
             finally:
+                self._parts.close()
                 offline.GUARD.stop()
+
+    @contextmanager
+    def _logged(self, *, is_new: bool) -> Iterator[None]:
+        """Write how the run began and how it ended."""
+        policies = tuple(NamedDigest(role="policy", name=n, digest=d) for n, d in self._parts.policy_digests().items())
+        config = NamedDigest(role="config", name="config", digest=self.config.digest())
+        sampler = self.config.sampler
+        data = (("is_new", is_new), ("sampler", sampler.kind), ("weights", sampler.weights), ("dtype", sampler.dtype))
+        try:
+            self._log("run.started", inputs=(config, *policies), data=data)
+            yield
+        except KeyboardInterrupt:
+            self._close("stopped", "KILLED")
+            raise StoreError("stopped on request", code="E_STOPPED", hint="the same command continues") from None
+        except SpiceError as error:
+            self._close(error.code, "FAILED")
+            raise
 
     def _close(self, status: str, shown: str) -> None:
         self._facts()

@@ -242,10 +242,15 @@ def _settle(
 
 def _publish(version: AdapterVersion, parts: LoopParts, run: str) -> None:
     """Let the sampler serve `version`, and log the proof that it does where it gives one."""
+    before = _proof(parts.sampler)
     parts.sampler.publish(version)
-    proof = parts.sampler.proof if isinstance(parts.sampler, ProvingSampler) else None
-    if proof is not None:
+    proof = _proof(parts.sampler)
+    if proof is not None and proof is not before:  # the same version again is not measured again
         parts.audit.append(_delivered(version, proof, run))
+
+
+def _proof(sampler: Sampler) -> DeliveryProof | None:
+    return sampler.proof if isinstance(sampler, ProvingSampler) else None
 
 
 def _is_critical(alerts: Sequence[Alert]) -> bool:

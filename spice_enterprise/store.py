@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from spice_enterprise import durable, sealed
-from spice_enterprise.config import JobConfig
+from spice_enterprise.config import NOT_IN_RESULT, JobConfig
 from spice_enterprise.errors import EXIT_USAGE, ConfigError, IntegrityError, StoreError
 from spice_enterprise.protocols import Corpus, Played
 from spice_enterprise.records import (
@@ -124,10 +124,11 @@ class RunStore:
             durable.write_file(path, canonical_json({**settings, "tracking": tracking}))
             return True
         before = json.loads(path.read_bytes())
-        differing = _differing({name: before[name] for name in settings}, json.loads(canonical_json(settings)))
+        differing = set(_differing({name: before[name] for name in settings}, json.loads(canonical_json(settings))))
+        differing -= {f"config.sampler.{key}" for key in NOT_IN_RESULT}
         if differing:
             raise ConfigError(
-                f"{self.run_dir}: begun with other settings: {', '.join(differing)}",
+                f"{self.run_dir}: begun with other settings: {', '.join(sorted(differing))}",
                 code="E_RUN_CONFIG",
                 hint="restore them, or choose another --name",
             )

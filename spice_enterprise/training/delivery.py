@@ -36,7 +36,7 @@ MIN_FOLLOWED: Final = 0.5
 """Least slope of the sampler's move on the learner's: 1 when it serves the version, 0 when it serves the one before."""
 MAX_STRAY: Final = 3.0
 """How many times the noise, besides half of the move, the sampler may go elsewhere than the learner."""
-OPTIONAL: Final = frozenset({"stream", "park", "unpark", "close"})
+OPTIONAL: Final = frozenset({"stream", "close"})
 """What a sampler may offer besides `protocols.Sampler`; asked of the one under proof."""
 
 
@@ -75,7 +75,8 @@ class ProvenSampler:
     def __getattr__(self, name: str) -> Any:
         if name not in OPTIONAL:
             raise AttributeError(name)
-        return getattr(self._inner, name)
+        offered = getattr(self._inner, name)
+        return self._proven_stream if name == "stream" else offered
 
     @property
     def adapter_digest(self) -> str:
@@ -91,6 +92,10 @@ class ProvenSampler:
         """Return the mean log-probability of each continuation. Raises `DeliveryError` when what is served was not proven."""
         self._require_proven()
         return self._inner.score(prompts, continuations)
+
+    def _proven_stream(self) -> Any:
+        self._require_proven()
+        return getattr(self._inner, "stream")()  # noqa: B009 - it was asked for, so it is there
 
     def publish(self, version: AdapterVersion | None) -> None:
         """Serve `version` once the canary has shown that it arrived.

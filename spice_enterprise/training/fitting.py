@@ -32,6 +32,7 @@ CPU_KV_BYTES: Final = 4 << 30
 GPU_KV_TOKENS: Final = 250_000
 """Positions that keep vLLM busy on one GPU; fewer make it slower, not wrong."""
 GPU_DRIVER: Final = Path("/proc/driver/nvidia/version")
+CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
 MEMORY_FILE: Final = Path("/proc/meminfo")
 
 
@@ -113,12 +114,22 @@ def free_memory() -> tuple[bool, int]:
 
 
 def free_host_bytes() -> int:
-    """Return what `MemAvailable` says; a very large number where there is no such file."""
+    """Return what `MemAvailable` says, or what a container's limit leaves; a very large number where neither is known."""
     try:
         lines = MEMORY_FILE.read_text(encoding="ascii").splitlines()
     except OSError:
+        lines = []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 1 << 62)
+    return min(free, _left_in_container())
+
+
+def _left_in_container() -> int:
+    """Return what the limit of the control group (v2) leaves; a very large number without one."""
+    try:
+        limit, used = ((CONTROL_GROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
         return 1 << 62
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 1 << 62)
+    return max(0, int(limit) - int(used)) if limit.isdecimal() else 1 << 62
 
 
 def has_gpu() -> bool:

@@ -168,13 +168,27 @@ def test_the_numbers_of_a_proof_do_not_depend_on_where_the_run_was_resumed():
     assert resumed.proof == whole.proof
 
 
-def test_a_sampler_that_streams_still_does():
+def test_a_sampler_that_streams_still_does_once_it_was_proven():
     learner = walk(1, 1e-3)
     sampler = prove(learner, learner)
     assert not hasattr(sampler, "stream")
     sampler._inner.stream = lambda: "a stream"
+    with pytest.raises(DeliveryError, match="was not proven"):
+        sampler.stream()
+    sampler.publish(version(0))
     assert sampler.stream() == "a stream"
     assert not hasattr(sampler, "reading")
+
+
+def test_after_a_refused_publish_nothing_is_streamed():
+    learner = walk(1, 1e-3)
+    sampler = prove(learner, lambda step: learner(0))
+    sampler._inner.stream = lambda: "a stream"
+    sampler.publish(version(0))
+    with pytest.raises(DeliveryError, match="stood still"):
+        sampler.publish(version(1))
+    with pytest.raises(DeliveryError, match="was not proven"):
+        sampler.stream()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

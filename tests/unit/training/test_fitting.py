@@ -69,3 +69,13 @@ def test_free_memory_is_read_where_linux_says_it(tmp_path, monkeypatch: pytest.M
     assert free_host_bytes() == 2 << 20
     monkeypatch.setattr(fitting, "MEMORY_FILE", tmp_path / "none")
     assert free_host_bytes() == 1 << 62
+
+
+@pytest.mark.parametrize(("limit", "left"), [("1000000", 400_000), ("max", 3 << 20)])
+def test_a_containers_limit_counts(tmp_path, monkeypatch, limit, left) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable:    3072 kB\n")
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text("600000\n")
+    monkeypatch.setattr(fitting, "MEMORY_FILE", tmp_path / "meminfo")
+    monkeypatch.setattr(fitting, "CONTROL_GROUP", tmp_path)
+    assert free_host_bytes() == left
