@@ -100,18 +100,23 @@ class TrainingConfig(Section):
     lora_targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear maps that get an adapter (`q_proj`, ...), or `all-linear`. Never the head or the embeddings."""
     loss: Literal["dr_grpo", "gspo", "cispo"] = "dr_grpo"
-    """Ratio and clip by token (`dr_grpo`), by sequence (`gspo`), or clipped weights that always keep a gradient (`cispo`)."""
+    """Ratio and clip by token (`dr_grpo`), by sequence (`gspo`), or clipped weights that always keep a gradient (`cispo`).
+    They differ for rollouts of the version before; on a version's own the ratio is 1."""
     learning_rate: float = Field(default=2e-5, gt=0.0, le=1.0)
     warmup_steps: int = Field(default=10, ge=0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     grad_clip: float = Field(default=0.5, gt=0.0)
     clip_low: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """How far below 1 the ratio to the policy that played may go; it is 1 unless `max_staleness` is 1."""
     clip_high: float = Field(default=0.28, gt=0.0)
+    """How far above 1."""
     importance_cap: float = Field(default=2.0, ge=1.0)
+    """Most that rounding between sampler and learner may weigh a token."""
     max_batch_tokens: int = Field(default=16_384, ge=64)
     """Most packed positions in one forward pass; halved, and kept so, each time memory runs out."""
     max_staleness: Literal[0, 1] = 0
-    """1: the next step is played by the version before while this one is learned; needs a sampler with weights of its own."""
+    """1: the next step is played by the version before while this one is learned; needs a sampler with weights of its own.
+    Delivery is then proven by the canary at each publish; the gap of a step is recorded, and is the policy's own movement."""
     keep_states: int = Field(default=2, ge=2)
     """Learner states kept on disk; adapters that a record points to as good are kept besides."""
 

@@ -63,6 +63,7 @@ class _Lesson:
     advantages: Sequence[Sequence[float]]
     chosen: Sequence[int]
     is_trained: bool
+    is_stale: bool
 
     @property
     def sequences(self) -> int:
@@ -87,12 +88,15 @@ class PolicyGradient:
         self._row_tokens = min(config.max_batch_tokens, CPU_ROW_TOKENS) if is_cpu else config.max_batch_tokens
         self._shared_tokens = min(config.max_batch_tokens, CPU_BATCH_TOKENS) if is_cpu else config.max_batch_tokens
 
-    def forward_backward(self, groups: Sequence[RolloutGroup]) -> Measured:
+    def forward_backward(self, groups: Sequence[RolloutGroup], *, is_stale: bool = False) -> Measured:
         """Replace the adapter's gradients by those of `groups`, and return what was seen.
+
+        The ratio of the loss is to the policy that played. Rollouts of the learner's own version have ratio 1, and only
+        rounding lies between sampler and learner; of rollouts that are `is_stale` the sampler's numbers are that policy.
 
         Raises `TrainingError` (E_MEMORY) when one completion with its prompt does not fit.
         """
-        lesson = _plan_lesson(groups)
+        lesson = _plan_lesson(groups, is_stale=is_stale)
         measured = None
         while measured is None:
             for parameter in self._learner.parameters.values():
@@ -146,18 +150,18 @@ class PolicyGradient:
         with torch.set_grad_enabled(lesson.is_trained), self._learner.spare_activations(is_on=self._is_sparing):
             states = self._learner.completion_states(batch)
             logps, entropies = selected_logprobs(states, self._learner.head_weight, batch.targets, temperature=self._temperature)
-            tokens = self._token_batch(batch, lesson, start_logps=logps.detach())
+            tokens = self._token_batch(batch, lesson, learner_logps=logps.detach())
             loss = policy_loss(logps, tokens, self._loss)
             if lesson.is_trained:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        gaps = tokens.start_logps - tokens.sampler_logps
+        gaps = logps.detach() - tokens.sampler_logps
         measured.loss += loss.item()
         measured.gap += gaps.abs().sum().item()
-        measured.kl += k3(tokens.start_logps, tokens.sampler_logps).sum().item()
+        measured.kl += k3(logps.detach(), tokens.sampler_logps).sum().item()
         measured.entropy += entropies.sum().item()
         measured.tokens += len(batch.targets)
 
-    def _token_batch(self, batch: PackedBatch, lesson: _Lesson, *, start_logps: Tensor) -> TokenBatch:
+    def _token_batch(self, batch: PackedBatch, lesson: _Lesson, *, learner_logps: Tensor) -> TokenBatch:
         lengths = torch.tensor(batch.lengths)
         rollouts = [lesson.groups[g].rollouts[r] for g, r in batch.source]
         sampler = torch.tensor([value for rollout in rollouts for value in rollout.logprobs], dtype=torch.float32)
@@ -165,7 +169,7 @@ class PolicyGradient:
         divisors = torch.tensor([float(self._l_max[r.role] * lesson.sequences) for r in rollouts])
         device = self._learner.device
         return TokenBatch(
-            start_logps=start_logps,
+            start_logps=sampler.to(device) if lesson.is_stale else learner_logps,
             sampler_logps=sampler.to(device),
             advantages=advantages.repeat_interleave(lengths).to(device),
             divisors=divisors.repeat_interleave(lengths).to(device),
@@ -180,7 +184,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
 
 
-def _plan_lesson(groups: Sequence[RolloutGroup]) -> _Lesson:
+def _plan_lesson(groups: Sequence[RolloutGroup], *, is_stale: bool) -> _Lesson:
     rewards = [[rollout.reward for rollout in group.rollouts] for group in groups]
     trained = [index for index, values in enumerate(rewards) if not has_no_signal(values)]
     return _Lesson(
@@ -188,6 +192,7 @@ def _plan_lesson(groups: Sequence[RolloutGroup]) -> _Lesson:
         advantages=[centre(values) for values in rewards],
         chosen=trained or range(min(1, len(groups))),
         is_trained=bool(trained),
+        is_stale=is_stale,
     )
 
 

@@ -5,7 +5,7 @@ Out: a scalar to minimise; k3 divergence.
 Refuses: nothing; values that are not finite come out as such, and the trainer withholds the update.
 Not here: which rows are trained and how they are packed (`learning.py`, `packing.py`).
 
-Per token, with r = exp(logp - logp at the start of the step), w = min(exp(logp at the start - logp_sampler), cap) and
+Per token, with r = exp(logp - logp at the start), w = min(exp(logp at the start - logp_sampler), cap) and
 clip(x) = x within [1 - low, 1 + high], the gain is
 
     dr_grpo    w * min(r * A, clip(r) * A)
@@ -14,7 +14,8 @@ clip(x) = x within [1 - low, 1 + high], the gain is
 
 and the loss is - sum of gains / (L_max of the role) / sequences. The divisor is a constant: dividing by each rollout's
 own length would reward long wrong answers, and dividing by the number of tokens would couple rollouts of different groups.
-In the first pass over on-policy rollouts r = w = 1, and the gradients of all three are the same.
+The start is the policy that played: the learner itself where its own version did, and then r = 1, w corrects rounding alone
+and the three have the same gradient; the sampler's numbers where the version before did, and then w = 1 and r can be cut.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +43,7 @@ class TokenBatch:
     """What the loss needs besides the learner's present log-probabilities; each is [N], N completion tokens."""
 
     start_logps: Tensor
-    """float: the learner's log-probabilities before the first update on this batch; no gradient."""
+    """float: of the policy that the ratio is to; no gradient."""
     sampler_logps: Tensor
     advantages: Tensor
     divisors: Tensor

@@ -192,7 +192,7 @@ class QloraTrainer:
 
     def _learn(self, groups: Sequence[RolloutGroup], *, staleness: int) -> Outcome:
         try:
-            measured = self._gradient.forward_backward(groups)
+            measured = self._gradient.forward_backward(groups, is_stale=staleness > 0)
             if staleness == 0:  # else the gap is the policy's own movement
                 limit = gap_limit(self._learner.compute_dtype, self._sampling.dtype or self._learner.compute_dtype)
                 require_delivered(measured.mean(measured.gap), limit_nats=limit, version=self.version)
