@@ -31,10 +31,12 @@ from spice_enterprise.config import JobConfig, SamplerConfig, TrainingConfig, ca
 from spice_enterprise.errors import DeliveryError
 from spice_enterprise.records import AdapterVersion, Completion, Message, Prompt, Rollout, RolloutGroup, digest_of
 from spice_enterprise.training import checkpoints
-from spice_enterprise.training.base_model import resolve_base_model
+from spice_enterprise.training.base_model import read_model_config, resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.delivery import ProvenSampler, gap_limit
+from spice_enterprise.training.fitting import require_memory
 from spice_enterprise.training.hf_sampler import HfSampler
+from spice_enterprise.training.memory import ModelShape
 from spice_enterprise.training.qlora import LearnerModel
 from spice_enterprise.training.trainer import Lineage, QloraTrainer
 from spice_enterprise.training.vllm_sampler import VllmSampler, open_vllm
@@ -54,7 +56,8 @@ class Bench:
         self.base = resolve_base_model("embedded", cache_dir=cache_dir(), is_offline=True)
         config = JobConfig(corpus="none", training=self.training, sampler=sampler)
         self.run_dir = folder
-        self.vllm: VllmSampler = open_vllm(self.base, config, run_dir=folder, cache_dir=cache_dir())
+        layout = require_memory(config, ModelShape.from_config(read_model_config(self.base.path)))
+        self.vllm: VllmSampler = open_vllm(self.base, config, layout, run_dir=folder, cache_dir=cache_dir())
         self.learner = LearnerModel.load(self.base, self.training, seed=1)
         self.tokenizer = ChatTokenizer(self.base.path)
         self.hf = HfSampler(self.learner, self.tokenizer, run_dir=folder)

@@ -311,7 +311,7 @@ class Assembly:
     def _vllm(self) -> "VllmSampler":
         from spice_enterprise.training.vllm_sampler import open_vllm
 
-        return open_vllm(self.base_model, self.config, run_dir=self._store.run_dir, cache_dir=cache_dir())
+        return open_vllm(self.base_model, self.config, self._layout, run_dir=self._store.run_dir, cache_dir=cache_dir())
 
     def _server_sampler(self) -> Sampler:
         from spice_enterprise.training.server_line import ServerLine

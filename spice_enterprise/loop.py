@@ -2,7 +2,8 @@
 
 In: train chunks and the parts that play, learn and watch.
 Out: the version that stands at the end, every alert, and which alerts are still open.
-Refuses: nothing of its own; it halts when the policy's number of restores is used up.
+Refuses: a learner that stands where no run state says how it came there (E_STATE_CORRUPT); it halts when the policy's
+    number of restores is used up.
 Not here: what a stage does. This file knows only the order, and writes one audit record after each arrow.
 
 A step is finished by its commit line; what stands then was saved before (`run_state.py`). Whatever happened after the last
@@ -11,17 +12,20 @@ on a CPU, without asking the sampler again, and what is recorded already is not 
 """
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from spice_enterprise import seeding
 from spice_enterprise.ahead import Ahead
+from spice_enterprise.errors import IntegrityError
 from spice_enterprise.guardrails.rollback import version_to_restore
 from spice_enterprise.protocols import (
     AuditSink,
     DeliveryProof,
     Monitor,
     OnProgress,
+    ParkingSampler,
     Played,
     Player,
     Progress,
@@ -79,23 +83,26 @@ def self_play(
 ) -> LoopResult:
     """Play and learn until the steps are done or the restores are used up; continue where the last commit stands."""
     states = RunStates(store)
-    parts, standing = _resume(parts, store, states, settings)
+    careful, standing = _resume(parts, store, states, settings)
+    recorded = max((step.number for step in store.all(Step)), default=0)
     version, commit, archive = standing.version, standing.commit, Archive(standing.tasks)
     pace = _Pace(settings.steps, commit.number)
     with _ahead(chunks, parts.player, store, settings) as ahead:
         while commit.number < settings.steps and not commit.is_halted:
             number = commit.number + 1
+            now = parts if number > recorded else careful
             played = ahead.play(number, version)
             ahead.begin(number + 1, version)
-            step = store.put(parts.trainer.update(played.groups, number=number))
-            parts.audit.append(_stepped(step, settings.run))
-            alerts = _watch(step, played, parts, store)
+            with _room_to_learn(parts.sampler, settings):
+                step = store.put(now.trainer.update(played.groups, number=number))
+            now.audit.append(_stepped(step, settings.run))
+            alerts = _watch(step, played, now, store)
             ahead.join()
-            version = _settle(step, version, alerts, parts, store, settings.run)
+            version = _settle(step, version, alerts, now, store, settings.run)
             commit = _committed(step, version, alerts, commit, settings.max_restores)
-            parts.window.log_step(step, _extra(played))
+            now.window.log_step(step, _extra(played))
             _file(played, number, archive)
-            states.save(_state(commit, version, archive, parts, states, settings))
+            states.save(_state(commit, version, archive, now, states, settings))
             store.commit(commit)
             on_progress(pace.line(step, played))
     alerts = list(store.all(Alert))
@@ -120,7 +127,7 @@ def chunks_of_step(chunks: Sequence[Chunk], number: int, per_step: int, seed: in
 def _resume(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings) -> tuple[LoopParts, RunState]:
     """Bring learner, sampler, monitors and player to the newest state that verifies, or to the untrained start.
 
-    From then on the audit log is told only what it does not hold already of the steps that are made again.
+    The parts that come back are for the steps that are made again: they tell the audit log only what it does not hold already.
     """
     saved = states.valid()
     if not saved:
@@ -138,10 +145,16 @@ def _resume(parts: LoopParts, store: RunStore, states: RunStates, settings: Loop
 
 
 def _begin(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopSettings) -> tuple[LoopParts, RunState]:
-    """Save and commit the untrained start."""
+    """Save and commit the untrained start. Raises `IntegrityError` (E_STATE_CORRUPT) when the learner stands further."""
+    size, root = states.begin(*_head(parts.audit))
     version = parts.trainer.start()
-    if version in store.all(AdapterVersion):  # a run that was killed before its first commit
-        parts = _told_once(parts, 0, "")
+    if version.step_id is not None:
+        raise IntegrityError(
+            f"the learner stands at step {version.step}, and nothing is left that says how the run came there",
+            code="E_STATE_CORRUPT",
+            hint="restore the run directory from a backup, or start a run under another name",
+        )
+    parts = _told_once(parts, size, root)  # a run that was killed before its first commit begins again
     store.put(version)
     parts.audit.append(_saved(version, settings.run))
     _publish(version, parts, settings.run)
@@ -155,7 +168,7 @@ def _begin(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopS
 def _state(
     commit: Commit, version: AdapterVersion, archive: Archive, parts: LoopParts, states: RunStates, settings: LoopSettings
 ) -> RunState:
-    size, root = parts.audit.head() if isinstance(parts.audit, RecallingAuditSink) else (0, "")
+    size, root = _head(parts.audit)
     return RunState(
         commit=commit,
         version=version,
@@ -166,6 +179,10 @@ def _state(
         tasks=archive.state(),
         monitors=monitor_states(parts.monitors),
     )
+
+
+def _head(audit: AuditSink) -> tuple[int, str]:
+    return audit.head() if isinstance(audit, RecallingAuditSink) else (0, "")
 
 
 class _ToldOnce:
@@ -211,6 +228,19 @@ def _ahead(chunks: Sequence[Chunk], player: Player, store: RunStore, settings: L
         last_step=settings.steps,
         max_staleness=settings.max_staleness,
     )
+
+
+@contextmanager
+def _room_to_learn(sampler: Sampler, settings: LoopSettings) -> Iterator[None]:
+    """Within this block a sampler that can gives its memory back; not where it writes the next step meanwhile."""
+    gives = sampler if isinstance(sampler, ParkingSampler) and settings.max_staleness == 0 else None
+    if gives is not None:
+        gives.park()
+    try:
+        yield
+    finally:
+        if gives is not None:
+            gives.unpark()
 
 
 def _watch(step: Step, played: Played, parts: LoopParts, store: RunStore) -> list[Alert]:

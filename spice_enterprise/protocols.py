@@ -111,6 +111,19 @@ class StreamingSampler(Sampler, Protocol):
         ...
 
 
+@runtime_checkable
+class ParkingSampler(Sampler, Protocol):
+    """A sampler that can give memory back while the learner works. Optional."""
+
+    def park(self) -> None:
+        """Give back what can be made again. Nothing may be in flight."""
+        ...
+
+    def unpark(self) -> None:
+        """Take it again, before the next sample, score or publish."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryProof:
     """What a fixed set of texts showed when a version was published. The numbers depend on the version and the base alone."""

@@ -36,7 +36,7 @@ MIN_FOLLOWED: Final = 0.5
 """Least slope of the sampler's move on the learner's: 1 when it serves the version, 0 when it serves the one before."""
 MAX_STRAY: Final = 3.0
 """How many times the noise, besides half of the move, the sampler may go elsewhere than the learner."""
-OPTIONAL: Final = frozenset({"stream", "close"})
+OPTIONAL: Final = frozenset({"stream", "park", "unpark", "close"})
 """What a sampler may offer besides `protocols.Sampler`; asked of the one under proof."""
 
 

@@ -1,8 +1,8 @@
 """The sampler that a server owns, built from the same config as the job it serves.
 
 In: `hf` or `vllm`, a job's settings, the folder that published adapters are laid in.
-Out: the sampler, who the server then is, and how to let go of it.
-Refuses: what the model and the sampler refuse.
+Out: the sampler, who the server then is, and how to let go of it; the room its adapters need.
+Refuses: weights that this kind cannot hold (E_SAMPLER_WEIGHTS); what the model and the sampler refuse.
 Not here: serving it (`sampler_server.py`).
 """
 
@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Final, Literal
 
 from spice_enterprise.config import JobConfig, cache_dir
+from spice_enterprise.errors import ConfigError
 from spice_enterprise.protocols import StreamingSampler
 from spice_enterprise.training.adapter_shelf import AdapterShelf
-from spice_enterprise.training.base_model import BaseModel, resolve_base_model
+from spice_enterprise.training.base_model import BaseModel, read_model_config, resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
+from spice_enterprise.training.fitting import free_memory
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.hf_twin import load_twin
+from spice_enterprise.training.memory import FLOAT32_BYTES, ModelShape
+from spice_enterprise.training.sampler_engine import MAX_HELD
 from spice_enterprise.training.vllm_engine import VllmEngine
 from spice_enterprise.training.vllm_sampler import VllmSampler
-from spice_enterprise.training.vllm_settings import engine_settings, free_bytes
+from spice_enterprise.training.vllm_settings import engine_settings, pick_kv_bytes, shelf_bytes
 from spice_enterprise.training.wire import Identity
 
 SamplerKind = Literal["vllm", "hf"]
@@ -38,14 +42,30 @@ class ServedSampler:
     """Gives back what the sampler holds outside this process's memory."""
 
 
-def build_sampler(kind: SamplerKind, settings: JobConfig, *, folder: Path) -> ServedSampler:
-    """Load the base and return a sampler that reads published versions from `folder`: seconds to minutes.
+def find_base(kind: SamplerKind, settings: JobConfig) -> BaseModel:
+    """Return the base model's files, checked. Raises `ConfigError` (E_SAMPLER_WEIGHTS first of all) or `IntegrityError`."""
+    if kind == "hf" and settings.sampler.weights in ("nf4", "shared"):
+        raise ConfigError(
+            f"sampler.weights: {settings.sampler.weights}: a server of this kind holds a copy with the same values written out",
+            code="E_SAMPLER_WEIGHTS",
+            hint="set it to auto, or serve with --kind vllm",
+        )
+    return resolve_base_model(
+        settings.base_model, cache_dir=cache_dir(), is_offline=settings.offline, expected_digest=settings.base_digest
+    )
+
+
+def served_bytes(base: BaseModel, rank: int) -> int:
+    """Return what the adapters of a server take at most: those held, the one that comes, and those laid out for vLLM."""
+    one = FLOAT32_BYTES * ModelShape.from_config(read_model_config(base.path)).lora_parameters(rank)
+    return (MAX_HELD + 1) * one + shelf_bytes(base, rank)
+
+
+def build_sampler(kind: SamplerKind, base: BaseModel, settings: JobConfig, *, folder: Path) -> ServedSampler:
+    """Load `base` and return a sampler that reads published versions from `folder`: seconds to minutes.
 
     Raises `ConfigError`, `IntegrityError`, `MissingExtraError`, or `SamplerError` when vLLM does not start.
     """
-    base = resolve_base_model(
-        settings.base_model, cache_dir=cache_dir(), is_offline=settings.offline, expected_digest=settings.base_digest
-    )
     return _vllm(base, settings, folder) if kind == "vllm" else _hf(base, settings, folder)
 
 
@@ -64,9 +84,8 @@ def _hf(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
 
 
 def _vllm(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
-    chosen = engine_settings(
-        base, training=settings.training, sampler=settings.sampler, cache_dir=cache_dir(), free_bytes=free_bytes()
-    )
+    kv_bytes = pick_kv_bytes(settings.sampler.kv_cache_mib, free_bytes=free_memory()[1])
+    chosen = engine_settings(base, training=settings.training, sampler=settings.sampler, cache_dir=cache_dir(), kv_bytes=kv_bytes)
     identity = Identity(
         kind="vllm",
         versions=_versions(),

@@ -30,6 +30,8 @@ BLOCK_TOKENS: Final = 32
 HELD_ADAPTERS: Final = 3
 """The current version, the one before, and the one being loaded."""
 
+SHARE_OF_FREE: Final = 0.95
+"""Of a card's free memory, that vLLM may look for at its start."""
 LAYERS: Final = ("down_proj", "gate_proj", "gate_up_proj", "k_proj", "o_proj", "q_proj", "qkv_proj", "up_proj", "v_proj")
 """Linear maps of the supported architectures that adapters are served for; never the head or the embeddings."""
 
@@ -46,6 +48,8 @@ class EngineSettings:
     """One of the ranks that vLLM reserves memory for."""
     is_nf4: bool = False
     """Hold the weights in 4 bits with the plug-in (CUDA only)."""
+    releases_kv: bool = False
+    """Give keys and values back while the learner works (CUDA only)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,15 +163,16 @@ class VllmEngine:
     def park(self) -> None:
         """Give back the memory of keys and values until `unpark`; weights and adapters stay. Nothing may be in flight.
 
-        On a CPU it does nothing: the library has no such mode there.
+        It does nothing where the memory suffices for both, and on a CPU: the library has no such mode there.
         """
-        if not self._is_cpu:
+        if self.settings.releases_kv and not self._is_cpu:
             self._engine.sleep(level=0)
             self._engine.release_kv_cache_memory()
 
     def unpark(self) -> None:
-        """Take the memory again. On a CPU it does nothing."""
-        if not self._is_cpu:
+        """Take the memory again, where it was given back."""
+        if self.settings.releases_kv and not self._is_cpu:
+            torch.cuda.empty_cache()  # what the learner has freed must be free for others
             self._engine.wake_up(tags=["kv_cache"])
             self._engine.wake_up(tags=["scheduling"])
 
@@ -183,8 +188,11 @@ class VllmEngine:
 
     def _add(self, token_ids: Sequence[int], params: Any, adapter: LaidAdapter | None) -> str:
         key = f"r{next(self._numbers)}"
-        (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(token_ids)}])
-        self._engine.add_request(key, prompt, params, lora_request=_lora_request(adapter) if adapter else None)
+        try:
+            (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(token_ids)}])
+            self._engine.add_request(key, prompt, params, lora_request=_lora_request(adapter) if adapter else None)
+        except Exception as error:  # noqa: BLE001 - its text may hold tokens of a prompt
+            raise SamplerError(f"vLLM refused a request ({type(error).__name__})", hint="see the limits of the model") from None
         return key
 
     def _collect(self, ids: Collection[str]) -> dict[str, Any]:
@@ -219,12 +227,15 @@ def _start(settings: EngineSettings, *, is_cpu: bool) -> Any:
     from vllm import EngineArgs  # noqa: PLC0415 - as above
     from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415 - as above
 
-    four_bit: dict[str, Any] = {}
+    by_device: dict[str, Any] = {}
     if settings.is_nf4:
         from vllm_bnb_plugin import register  # noqa: PLC0415 - plug-ins are not searched for: they would run unasked
 
         register()
-        four_bit = {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
+        by_device = {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
+    if not is_cpu:  # the library wants this share of the card free, also where keys and values have a size of their own
+        free, total = torch.cuda.mem_get_info()
+        by_device["gpu_memory_utilization"] = SHARE_OF_FREE * free / total
     arguments = EngineArgs(
         model=str(settings.model_path),
         dtype=settings.dtype,
@@ -247,7 +258,7 @@ def _start(settings: EngineSettings, *, is_cpu: bool) -> Any:
         disable_log_stats=True,
         use_tqdm_on_load=False,
         seed=0,
-        **four_bit,
+        **by_device,
     )
     return LLMEngine.from_engine_args(arguments)
 

@@ -13,6 +13,7 @@ remembers prompts by name and path. Completion j of a prompt draws with the seed
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from spice_enterprise.config import JobConfig
@@ -23,9 +24,10 @@ from spice_enterprise.training.adapter_shelf import AdapterShelf, LaidAdapter, p
 from spice_enterprise.training.base_model import BaseModel
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.delivery import open_version
+from spice_enterprise.training.memory import MemoryPlan
 from spice_enterprise.training.qlora import BASE_DIGEST
 from spice_enterprise.training.vllm_engine import Continuation, Request, VllmEngine
-from spice_enterprise.training.vllm_settings import engine_settings, free_bytes, shelf_bytes
+from spice_enterprise.training.vllm_settings import engine_settings, shelf_bytes
 
 
 class VllmSampler:
@@ -116,7 +118,7 @@ class VllmSampler:
         return VllmSampler(self._engine, self._tokenizer, run_dir=self._run_dir, shelf=self._shelf)
 
     def park(self) -> None:
-        """Give back the memory of keys and values while the learner works; nothing on a CPU."""
+        """Give back the memory of keys and values while the learner works, where the layout says so."""
         self._engine.park()
 
     def unpark(self) -> None:
@@ -136,21 +138,22 @@ class VllmStream:
         self._engine = engine
         self._tokenizer = tokenizer
         self._adapter = adapter
-        self._asked: dict[str, tuple[str, Prompt, tuple[int, ...]]] = {}
-        """By request id: key, prompt, its token ids."""
+        self._asked: dict[str, tuple[str, Prompt, tuple[int, ...], int]] = {}
+        """By request id: key, prompt, its token ids, how often each continuation counts."""
 
     def put(self, key: str, prompt: Prompt, *, n: int, seed: int, place: int = 0) -> None:
         """Begin a group. `place` is the prompt's place in a list that is sampled at once.
 
         Raises `ValueError` when `key` is in flight already, `SamplerError` (E_CONTEXT) when the prompt is too long.
         """
-        if any(key == asked for asked, _, _ in self._asked.values()):
+        if any(key == asked for asked, *_ in self._asked.values()):
             raise ValueError(f"group {key!r} is in flight already")
         token_ids = self._tokenizer.encode_prompt(prompt)
         require_room(len(token_ids), prompt.max_new_tokens, self._engine.settings.max_context_tokens)
+        is_greedy = prompt.temperature == 0.0  # all n are the same, and the library writes one only
         request = Request(
             token_ids=token_ids,
-            n=n,
+            n=1 if is_greedy else n,
             seed=derive(seed, place) >> 1,  # room for adding j
             temperature=prompt.temperature,
             max_new_tokens=prompt.max_new_tokens,
@@ -158,7 +161,7 @@ class VllmStream:
             stop_ids=self._tokenizer.stop_ids,
             adapter=self._adapter,
         )
-        self._asked[self._engine.begin(request)] = (key, prompt, token_ids)
+        self._asked[self._engine.begin(request)] = (key, prompt, token_ids, n if is_greedy else 1)
 
     def take(self) -> list[tuple[str, list[Completion]]]:
         """Work until at least one group is finished and return all that are; empty when nothing is in flight."""
@@ -166,8 +169,8 @@ class VllmStream:
             return []
         found = []
         for request_id, parts in self._engine.wait(tuple(self._asked)).items():
-            key, prompt, token_ids = self._asked.pop(request_id)
-            found.append((key, [self._completion(part, prompt, token_ids) for part in parts]))
+            key, prompt, token_ids, times = self._asked.pop(request_id)
+            found.append((key, [self._completion(part, prompt, token_ids) for part in parts] * times))
         return found
 
     def drop(self) -> None:
@@ -188,14 +191,16 @@ class VllmStream:
         )
 
 
-def open_vllm(base: BaseModel, config: JobConfig, *, run_dir: Path, cache_dir: Path) -> VllmSampler:
-    """Start vLLM for a job and return its sampler: seconds to minutes.
+def open_vllm(base: BaseModel, config: JobConfig, layout: MemoryPlan, *, run_dir: Path, cache_dir: Path) -> VllmSampler:
+    """Start vLLM for a job as the memory planner laid it out, and return its sampler: seconds to minutes.
 
     Raises what `engine_settings` and `VllmEngine` refuse, before the model is loaded where that can be known.
     """
-    settings = engine_settings(
-        base, training=config.training, sampler=config.sampler, cache_dir=cache_dir, free_bytes=free_bytes()
-    )
+    sampler = config.sampler
+    if layout.work.sampler == "nf4":
+        sampler = sampler.model_copy(update={"weights": "nf4"})
+    settings = engine_settings(base, training=config.training, sampler=sampler, cache_dir=cache_dir, kv_bytes=layout.kv_bytes)
+    settings = replace(settings, releases_kv=not layout.work.keeps_kv)
     needed = shelf_bytes(base, config.training.lora_rank)
     shelf = AdapterShelf(pick_parent(config.sampler.adapter_dir, run_dir=run_dir, needed_bytes=needed))
     return VllmSampler(VllmEngine(settings), ChatTokenizer(base.path), run_dir=run_dir, shelf=shelf)

@@ -37,7 +37,7 @@ class World:
         self.run_dir = folder / "run"
         self.base = resolve_base_model("embedded", cache_dir=folder / "spice-enterprise", is_offline=True)
         settings = engine_settings(
-            self.base, training=TRAINING, sampler=SAMPLER, cache_dir=folder / "spice-enterprise", free_bytes=2 << 30
+            self.base, training=TRAINING, sampler=SAMPLER, cache_dir=folder / "spice-enterprise", kv_bytes=1 << 30
         )  # fmt: skip
         offline.GUARD.start(is_offline=True)
         self.engine = VllmEngine(settings)

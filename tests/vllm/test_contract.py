@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from spice_enterprise.training.vllm_settings import RANKS
+from spice_enterprise.training.settings_check import SERVED_RANKS
 
 pytestmark = [pytest.mark.vllm, pytest.mark.usefixtures("world")]  # the engine imports the library without its warnings
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.usefixtures("world")]  # the engine 
 def test_the_ranks_are_the_librarys():
     from vllm.config.lora import MaxLoRARanks
 
-    assert get_args(MaxLoRARanks) == RANKS
+    assert get_args(MaxLoRARanks) == SERVED_RANKS
 
 
 def test_the_engine_has_the_calls_that_park_it():

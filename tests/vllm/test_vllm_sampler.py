@@ -1,6 +1,8 @@
 """vLLM writes what the learner would, says truly which adapter wrote it, and stays inside this machine."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,11 +224,27 @@ def test_a_break_in_the_library_says_its_kind_and_nothing_else(world, sampler, t
     assert caught.value.__cause__ is None
 
 
-def test_parking_keeps_the_engine_usable(sampler, tools):
-    before = sampler.sample([tools.ask(QUESTIONS[0], 4)], n=1, seed=1)
+@pytest.mark.parametrize("is_planned", [True, False])
+def test_memory_is_given_back_and_taken_in_the_librarys_order_where_it_is_planned(world, monkeypatch, is_planned):
+    calls = []
+    library = SimpleNamespace(
+        sleep=lambda level: calls.append(f"sleep {level}"),
+        release_kv_cache_memory=lambda: calls.append("release"),
+        wake_up=lambda tags: calls.append(tags[0]),
+    )
+    monkeypatch.setattr(world.engine, "_engine", library)
+    monkeypatch.setattr(world.engine, "_is_cpu", False)
+    monkeypatch.setattr(world.engine, "settings", replace(world.engine.settings, releases_kv=is_planned))
+    sampler = world.make_sampler()
     sampler.park()
     sampler.unpark()
-    assert key(sampler.sample([tools.ask(QUESTIONS[0], 4)], n=1, seed=1)[0][0]) == key(before[0][0])
+    assert calls == (["sleep 0", "release", "kv_cache", "scheduling"] if is_planned else [])
+
+
+def test_greedy_completions_are_written_once_and_counted_n_times(sampler, tools):
+    ((one,),) = sampler.sample([tools.ask(QUESTIONS[0], 4, temperature=0.0)], n=1, seed=1)
+    (three,) = sampler.sample([tools.ask(QUESTIONS[0], 4, temperature=0.0)], n=3, seed=1)
+    assert [key(c) for c in three] == [key(one)] * 3
 
 
 def test_nothing_outside_was_asked_for(world):
