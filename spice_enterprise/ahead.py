@@ -9,8 +9,9 @@ With `max_staleness` 0 a step is played when it is its turn. With 1, step n + 1 
 step n's update, in one thread beside it, and joined and journalled before anything else is published or step n is
 committed. So after a commit the next play is always in the journal, and a resumed run uses the very same one.
 
-A play is used if the version that stands, or its parent, made it. After a step back to an older version neither may be
-true: then the play is thrown away and the step is played anew. That depends on records only, so a resumed run does it too.
+A play is used if the version that stands made it, or with `max_staleness` 1 its parent. After a step back to an older
+version neither may be true, nor after a resume on a machine where a step that is made again gives another version: then
+the play is thrown away and the step is played anew. That depends on records only, so a resumed run does it too.
 """
 
 import threading
@@ -89,7 +90,8 @@ class Ahead:
 
     def _fits(self, played: Played, version: AdapterVersion) -> bool:
         made_by = {rollout.adapter_id for item in played.rollouts for rollout in item.group.rollouts}
-        return not self._max_staleness or made_by <= {version.adapter_id, version.parent_adapter_id}
+        parent = {version.parent_adapter_id} if self._max_staleness else set()
+        return made_by <= {version.adapter_id} | parent
 
 
 def _into(result: Future[Played], play: Callable[[], Played]) -> Callable[[], None]:

@@ -1,7 +1,8 @@
 """What stands after a finished step, in one file per step that proves its own content.
 
 In: the commit of a step, and everything a later process needs besides the learner: tasks, monitors, heads of logs.
-Out: `run_states/step-000012.json`, newest valid first; the files that only grow, checked against what they were.
+Out: `run_states/step-000012.json`, newest valid first; the files that only grow, checked against what they were;
+    `run_states/begun.json`, where the audit log stood before the run said anything.
 Refuses: a run none of whose states verifies, and a growing file that was changed before its end (E_STATE_CORRUPT); a run
     whose config, policies, corpus or base are not those it was begun with (E_STATE_MISMATCH).
 Not here: adapters and optimiser states (`training/checkpoints.py`), the order of a step (`loop.py`).
@@ -17,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from spice_enterprise import durable
 from spice_enterprise.errors import ConfigError, IntegrityError
 from spice_enterprise.protocols import Monitor, StatefulMonitor
-from spice_enterprise.records import AdapterVersion, FileDigest, canonical_json, decode
+from spice_enterprise.records import AdapterVersion, FileDigest, Step, canonical_json, decode
 from spice_enterprise.sealed import BLOCK_BYTES, corrupt, read_value, write_value
 from spice_enterprise.store import COMMITS, Commit, RunStore
 
@@ -103,16 +103,23 @@ class RunStates:
 
         Raises `IntegrityError` (E_STATE_CORRUPT) when the run has begun and not one does: nothing starts afresh over it.
         """
-        durable.sweep(self._folder)
         numbers = self.steps()
         states = [state for number in numbers if (state := self._read(number)) is not None]
-        if not states and (numbers or self._store.last_commit() is not None):
+        if not states and (numbers or self._store.last_commit() is not None or self._store.all(Step)):
             raise IntegrityError(
                 f"none of the {len(numbers)} run states under {self._store.run_dir.name}/run_states verifies",
                 code="E_STATE_CORRUPT",
                 hint="restore the run directory from a backup, or start a run under another name",
             )
         return states
+
+    def begin(self, audit_size: int, audit_root: str) -> tuple[int, str]:
+        """Keep the head that the audit log had before this run said anything, and return the one that was kept first."""
+        path = self._folder / "begun.json"
+        if not path.exists():
+            write_value(path, [audit_size, audit_root])
+        size, root = read_value(path)
+        return size, root
 
     def save(self, state: RunState) -> None:
         """Write a state, read it back, then let go of those that nothing needs any more."""

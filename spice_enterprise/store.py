@@ -59,6 +59,7 @@ FILES: Final[dict[type[Stored], str]] = {
 }
 
 COMMITS: Final = "commits.jsonl"
+OWN_FOLDERS: Final = ("records", "journal", "run_states")
 NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
 
@@ -91,7 +92,7 @@ class RunStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run directory.
+        """Hold the run directory, without what a killed process left half written in it: that is text of documents too.
 
         Raises `StoreError` E_LOCKED (exit 75) when another job has it, E_NETWORK_DISK where locks may not hold.
         """
@@ -109,6 +110,8 @@ class RunStore:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            for folder in (self.run_dir, *(self.run_dir / name for name in OWN_FOLDERS)):
+                durable.sweep(folder)
             yield
 
     def begin(self, config: JobConfig, policy_digests: Mapping[str, str]) -> bool:
@@ -195,15 +198,20 @@ class RunStore:
         sealed.write_value(self._journal_path(number), played)
 
     def journalled(self, number: int) -> Played | None:
-        """Return what was played in step `number`, or None when it was not played yet.
+        """Return what was played in step `number`, or None when it was not played yet, or is damaged and not yet finished.
 
-        Raises `IntegrityError` (E_STATE_CORRUPT) when it was changed, or when it is gone though the step was finished:
-        what was learned from is never played a second time.
+        Raises `IntegrityError` (E_STATE_CORRUPT) when it was changed or is gone though the step was finished: something
+        that stands came from it.
         """
         path = self._journal_path(number)
-        if path.exists() or number <= self._finished():
+        if not path.exists() and number > self._finished():
+            return None
+        try:
             return decode(Played, sealed.read_value(path))
-        return None
+        except IntegrityError:
+            if number <= self._finished():
+                raise
+            return None
 
     def played(self) -> Iterator[Played]:
         """Return everything that was ever played in this run, step by step. Raises `IntegrityError` when some is gone."""

@@ -16,18 +16,40 @@ from pathlib import Path
 from typing import Final
 
 from spice_enterprise.errors import IntegrityError
-from spice_enterprise.records import AdapterVersion, decode, digest_of
-from spice_enterprise.sealed import corrupt, digest_bytes, read_verified
+from spice_enterprise.records import AdapterVersion, canonical_json, decode, digest_of
+from spice_enterprise.sealed import digest_bytes, read_verified
 
 STATE_PREFIX: Final = "step-"
+VERSION_FILE: Final = "version.json"
+OPTIMISER_FILE: Final = "optimiser.safetensors"
+PROGRESS_FILE: Final = "progress.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a step that is made again depends on besides weights and optimiser."""
+
+    limits: tuple[int, ...]
+    """How far micro-batches were made smaller (`learning.PolicyGradient.limits`)."""
+    parent_digest: str | None
+    """Of the version before, whose files may be gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerState:
-    """A saved state that verifies together with its adapter."""
+    """The state that goes with an adapter version."""
 
     version: AdapterVersion
-    files: dict[str, bytes]
+    optimiser: bytes
+    progress: Progress
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files it is saved as."""
+        return {
+            VERSION_FILE: canonical_json(self.version),
+            OPTIMISER_FILE: self.optimiser,
+            PROGRESS_FILE: canonical_json(self.progress),
+        }
 
 
 def adapter_dir(run_dir: Path, adapter_id: str) -> Path:
@@ -67,11 +89,13 @@ def valid_states(run_dir: Path) -> Iterator[LearnerState]:
     for step in state_steps(run_dir):
         try:
             files = read_verified(state_dir(run_dir, step))
-            version = decode(AdapterVersion, json.loads(files["version.json"]))
+            version = decode(AdapterVersion, json.loads(files[VERSION_FILE]))
+            progress = decode(Progress, json.loads(files[PROGRESS_FILE]))
+            state = LearnerState(version=version, optimiser=files[OPTIMISER_FILE], progress=progress)
             read_adapter(run_dir, version)
         except (IntegrityError, KeyError, ValueError):
             continue
-        yield LearnerState(version=version, files=files)
+        yield state
 
 
 def state_to_resume(run_dir: Path, wanted: Sequence[AdapterVersion] = ()) -> LearnerState | None:
@@ -93,17 +117,6 @@ def state_to_resume(run_dir: Path, wanted: Sequence[AdapterVersion] = ()) -> Lea
         code="E_STATE_CORRUPT",
         hint="restore the run directory from a backup, or start a run under another name",
     )
-
-
-def read_names(path: Path) -> list[str]:
-    """Return a JSON list of names. Raises `IntegrityError` (E_STATE_CORRUPT)."""
-    try:
-        names = json.loads(path.read_bytes())
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise corrupt(path, "not a list of names")
-    return names
 
 
 def _wrong_adapter(version: AdapterVersion, what: str) -> IntegrityError:

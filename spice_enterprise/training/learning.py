@@ -85,8 +85,19 @@ class PolicyGradient:
         self._is_sparing = config.activation_checkpointing == "always" or (
             config.activation_checkpointing == "auto" and not is_cpu
         )
-        self._row_tokens = min(config.max_batch_tokens, CPU_ROW_TOKENS) if is_cpu else config.max_batch_tokens
-        self._shared_tokens = min(config.max_batch_tokens, CPU_BATCH_TOKENS) if is_cpu else config.max_batch_tokens
+        most = config.max_batch_tokens
+        self._most = (min(most, CPU_ROW_TOKENS), min(most, CPU_BATCH_TOKENS)) if is_cpu else (most, most)
+        self._row_tokens, self._shared_tokens = self._most
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """Most positions of one row and of rows run together: less than configured once memory has run out."""
+        return self._row_tokens, self._shared_tokens
+
+    @limits.setter
+    def limits(self, saved: tuple[int, ...]) -> None:
+        # another session may have had more memory than this one
+        self._row_tokens, self._shared_tokens = map(min, saved, self._most)
 
     def forward_backward(self, groups: Sequence[RolloutGroup], *, is_stale: bool = False) -> Measured:
         """Replace the adapter's gradients by those of `groups`, and return what was seen.

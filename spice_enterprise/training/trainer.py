@@ -15,15 +15,14 @@ bit for bit on a CPU with the same number of threads.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from spice_enterprise import durable
 from spice_enterprise.config import TrainingConfig
 from spice_enterprise.errors import ConfigError, TrainingError
-from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, canonical_json, digest_of, encode_json
-from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory, verify_directory
+from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, digest_of
+from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory
 from spice_enterprise.training import checkpoints
 from spice_enterprise.training.delivery import gap_limit, require_delivered
 from spice_enterprise.training.learning import Measured, PolicyGradient
@@ -31,9 +30,6 @@ from spice_enterprise.training.optimiser import AdapterOptimiser
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
 from spice_enterprise.training.staleness import staleness_of
 from spice_enterprise.training.step_record import Outcome, describe_step
-
-PROTECTED_FILE: Final = "protected.json"
-OPTIMISER_FILE: Final = "optimiser.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +58,8 @@ class _Place:
 
     version: AdapterVersion
     is_saved: bool = True
-    protected: set[str] = field(default_factory=set)
+    parent_digest: str | None = None
+    """Of the version before; its files may be gone."""
 
 
 class QloraTrainer:
@@ -119,8 +116,8 @@ class QloraTrainer:
             self._save_state(self.version)
         else:
             self._require_same_lineage(found.version)
-            self._place = _Place(found.version, protected=self._read_protected())
-            self._load(found.version, found.files[OPTIMISER_FILE])
+            self._place = _Place(found.version)
+            self._load(found)
         return self.version
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
@@ -141,11 +138,15 @@ class QloraTrainer:
             raise TrainingError(
                 "the previous update was not saved", code="E_UNSAVED", hint="call save(step) before the next update"
             )
-        staleness = staleness_of(groups, place.version, parent_digest=self._parent_digest())
+        parent_digest = place.parent_digest if self._config.max_staleness else None
+        staleness = staleness_of(groups, place.version, parent_digest=parent_digest)
         _require_whole(groups)
         self._hold(place.version)
+        limits = self._gradient.limits
         outcome = self._learn(groups, staleness=staleness)
         place.is_saved = bool(outcome.withheld)
+        if outcome.withheld:
+            self._gradient.limits = limits  # a step that leaves no state leaves no trace, so that a resumed run is the same
         return describe_step(
             groups,
             outcome,
@@ -165,7 +166,7 @@ class QloraTrainer:
             return place.version
         parent = place.version
         version = self._write_version(parent=parent, step=step)
-        place.version, place.is_saved = version, True
+        place.version, place.parent_digest, place.is_saved = version, parent.digest, True
         self._save_state(version)
         self._prune(parent)
         return version
@@ -177,18 +178,15 @@ class QloraTrainer:
         Raises `IntegrityError` (E_ADAPTER_DIGEST) and changes nothing when the files are not the record's.
         """
         checkpoints.read_adapter(self._run_dir, version)
-        kept = [state.files for state in checkpoints.valid_states(self._run_dir) if state.version == version]
+        kept = next((state for state in checkpoints.valid_states(self._run_dir) if state.version == version), None)
         place = self._started()
-        self._load(version, kept[0][OPTIMISER_FILE] if kept else None)
-        place.version, place.is_saved = version, True
-        if not kept:
+        place.version, place.is_saved, place.parent_digest = version, True, None
+        if kept is not None:
+            self._load(kept)
+        else:
+            self._hold(version)
+            self._optimiser.load(None)
             self._save_state(version)
-
-    def protect(self, adapter_id: str) -> None:
-        """Never prune this version: something points to it as good. Remembered across restarts."""
-        place = self._started()
-        place.protected.add(adapter_id)
-        durable.write_file(self._run_dir / "adapters" / PROTECTED_FILE, canonical_json(sorted(place.protected)))
 
     def _learn(self, groups: Sequence[RolloutGroup], *, staleness: int) -> Outcome:
         try:
@@ -211,14 +209,6 @@ class QloraTrainer:
         self._learner.adapter_digest = UNSAVED
         return Outcome(measured=measured, grad_norm=grad_norm)
 
-    def _parent_digest(self) -> str | None:
-        """Return the digest of the current version's parent, where rollouts by it are allowed and it is still on disk."""
-        parent = self.version.parent_adapter_id
-        if self._config.max_staleness == 0 or parent is None:
-            return None
-        folder = checkpoints.adapter_dir(self._run_dir, parent)
-        return digest_of(verify_directory(folder)) if folder.is_dir() else None
-
     # --- versions and states ------------------------------------------------------------------------------------------
 
     def _started(self) -> _Place:
@@ -231,9 +221,12 @@ class QloraTrainer:
         if self._learner.adapter_digest != version.digest:
             self._learner.load_adapter(checkpoints.read_adapter(self._run_dir, version), digest=version.digest)
 
-    def _load(self, version: AdapterVersion, optimiser: bytes | None) -> None:
+    def _load(self, state: checkpoints.LearnerState) -> None:
+        version = state.version
         self._learner.load_adapter(checkpoints.read_adapter(self._run_dir, version), digest=version.digest)
-        self._optimiser.load(optimiser)
+        self._optimiser.load(state.optimiser)
+        self._gradient.limits = state.progress.limits
+        self._started().parent_digest = state.progress.parent_digest
 
     def _write_version(self, *, parent: AdapterVersion | None, step: Step | None) -> AdapterVersion:
         files = self._learner.adapter_files()
@@ -255,8 +248,9 @@ class QloraTrainer:
         return version
 
     def _save_state(self, version: AdapterVersion) -> None:
-        files = {"version.json": canonical_json(encode_json(version)), OPTIMISER_FILE: self._optimiser.save()}
-        save_directory(checkpoints.state_dir(self._run_dir, version.step), files)
+        progress = checkpoints.Progress(limits=self._gradient.limits, parent_digest=self._started().parent_digest)
+        state = checkpoints.LearnerState(version=version, optimiser=self._optimiser.save(), progress=progress)
+        save_directory(checkpoints.state_dir(self._run_dir, version.step), state.files())
 
     def _prune(self, parent: AdapterVersion) -> None:
         """Drop every state but the current one and the newest up to its parent's, then versions that nothing names.
@@ -271,14 +265,10 @@ class QloraTrainer:
         for step in checkpoints.state_steps(self._run_dir):
             if step not in kept:
                 remove_directory(checkpoints.state_dir(self._run_dir, step))
-        wanted = {version.adapter_id for version in kept.values()} | place.protected
+        wanted = {version.adapter_id for version in kept.values()}
         for item in (self._run_dir / "adapters").iterdir():
             if item.is_dir() and item.name not in wanted and not item.name.startswith("."):
                 remove_directory(item)
-
-    def _read_protected(self) -> set[str]:
-        file = self._run_dir / "adapters" / PROTECTED_FILE
-        return set(checkpoints.read_names(file)) if file.is_file() else set()
 
     def _require_same_lineage(self, version: AdapterVersion) -> None:
         for key in ("base_model", "base_digest", "corpus_digest", "config_digest"):

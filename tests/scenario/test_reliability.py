@@ -96,9 +96,9 @@ def state_path(folder: Path, step: int) -> Path:
 
 def test_a_finished_run_keeps_the_newest_states_and_one_of_the_adapter_before(tmp_path: Path) -> None:
     finished(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "run_states").iterdir()) == ["step-000004.json", "step-000005.json"]
+    assert sorted(path.name for path in (tmp_path / "run_states").glob("s*")) == ["step-000004.json", "step-000005.json"]
     finished(tmp_path / "other", steps=2)  # step 2 went back to the version of step 1
-    names = sorted(path.name for path in (tmp_path / "other" / "run_states").iterdir())
+    names = sorted(path.name for path in (tmp_path / "other" / "run_states").glob("s*"))
     assert names == ["step-000000.json", "step-000001.json", "step-000002.json"]
 
 

@@ -248,11 +248,10 @@ def test_restore_goes_back_to_weights_and_optimiser(make_world, tmp_path):
 def test_restore_of_a_version_whose_state_is_gone_starts_adam_afresh_and_survives_a_crash(make_world, tmp_path):
     world = make_world(tmp_path / "run")
     good = run(world, [1])
-    world.trainer.protect(good.adapter_id)
-    run(world, [2, 3, 4], good)
-    assert checkpoints.state_steps(world.run_dir) == [4, 3]
+    run(world, [2], good)
+    (checkpoints.state_dir(world.run_dir, 1) / "optimiser.safetensors").unlink()
     world.trainer.restore(good)
-    assert checkpoints.state_steps(world.run_dir) == [4, 3, 1]
+    assert checkpoints.state_steps(world.run_dir) == [2, 1]
     resumed = make_world(tmp_path / "run")
     assert resumed.trainer.start([good]) == good
     assert run(resumed, [5], good) == run(world, [5], good)
@@ -269,15 +268,57 @@ def test_restore_refuses_changed_files(world):
     assert caught.value.code == "E_ADAPTER_DIGEST"
 
 
-def test_pruning_keeps_the_newest_states_and_what_is_protected(make_world, tmp_path):
-    world = make_world(tmp_path / "run")
-    zero = world.trainer.start()
-    first = run(world, [1], zero)
-    world.trainer.protect(first.adapter_id)
-    last = run(make_world(tmp_path / "run"), [2, 3, 4], None)  # protection survives a restart
-    names = {item.name for item in (tmp_path / "run" / "adapters").iterdir() if item.is_dir()}
-    assert names == {first.adapter_id, last.parent_adapter_id, last.adapter_id}
+def test_pruning_keeps_the_newest_states_and_their_adapters(make_world, tmp_path):
+    run(make_world(tmp_path / "run"), [1])
+    last = run(make_world(tmp_path / "run"), [2, 3, 4])
+    assert {item.name for item in (tmp_path / "run" / "adapters").iterdir()} == {last.parent_adapter_id, last.adapter_id}
     assert checkpoints.state_steps(tmp_path / "run") == [4, 3]
+
+
+def test_what_memory_had_room_for_goes_with_the_state(make_world, tmp_path):
+    world = make_world(tmp_path / "run")
+    first = run(world, [1])
+    configured = world.trainer._gradient.limits
+    world.trainer._gradient.limits = (100, 200)
+    second = run(world, [2], first)
+    resumed = make_world(tmp_path / "run")
+    assert resumed.trainer.start() == second
+    assert resumed.trainer._gradient.limits == (100, 200)
+    resumed.trainer.restore(first)
+    assert resumed.trainer._gradient.limits == configured
+    smaller = make_world(tmp_path / "run", max_batch_tokens=64)
+    smaller.trainer.start([second])
+    assert smaller.trainer._gradient.limits == (64, 64), "never more than this session asks for"
+
+
+def test_a_withheld_step_leaves_the_limits_as_they_were(world, monkeypatch):
+    version = world.trainer.start()
+    world.sampler.publish(version)
+    groups = [with_rewards(group, [1.0] * 4) for group in world.play(version, 1)]
+    before, original = world.trainer._gradient.limits, world.trainer._gradient.forward_backward
+
+    def forward_backward(groups, **rest):
+        world.trainer._gradient.limits = (100, 200)
+        return original(groups, **rest)
+
+    monkeypatch.setattr(world.trainer._gradient, "forward_backward", forward_backward)
+    assert not world.trainer.update(groups, number=1).is_applied
+    assert world.trainer._gradient.limits == before
+
+
+def test_what_the_version_before_played_is_taken_after_its_files_are_gone(make_world, tmp_path):
+    world = make_world(tmp_path / "run", max_staleness=1)
+    versions = [run(world, [])]
+    for number in (1, 2, 3):
+        versions.append(run(world, [number], versions[-1]))
+    twin = make_world(tmp_path / "other", max_staleness=1)
+    run(twin, [1])
+    twin.sampler.publish(versions[1])
+    groups = twin.play(versions[1], 3)
+    resumed = make_world(tmp_path / "run", max_staleness=1)
+    assert resumed.trainer.start([versions[2]]) == versions[2]
+    assert not checkpoints.adapter_dir(world.run_dir, versions[1].adapter_id).exists()
+    assert resumed.trainer.update(groups, number=3).staleness == 1
 
 
 def test_a_sampler_that_served_an_older_version_does_not_disturb_the_next_step(make_world, tmp_path):

@@ -21,9 +21,9 @@ def make_version(step, files=FILES):
 def save_state(run_dir, step):
     version = make_version(step)
     sealed.save_directory(checkpoints.adapter_dir(run_dir, version.adapter_id), FILES)
-    sealed.save_directory(
-        checkpoints.state_dir(run_dir, step), {"version.json": canonical_json(version), "optimiser.safetensors": b"o" * 100}
-    )
+    progress = checkpoints.Progress(limits=(64, 128), parent_digest=None)
+    state = checkpoints.LearnerState(version=version, optimiser=b"o" * 100, progress=progress)
+    sealed.save_directory(checkpoints.state_dir(run_dir, step), state.files())
     return version
 
 
