@@ -2,17 +2,18 @@
 
 In: the config of the job, or the base model alone; which sampler to run.
 Out: where it listens, once it is ready; then answers until SIGTERM or SIGINT, which end it with exit code 0.
-Refuses: a port that is taken (`E_PORT_TAKEN`, exit 75), before any weight is loaded.
+Refuses: a port that is taken (`E_PORT_TAKEN`, exit 75), before any weight is loaded; a job that comes while they are being
+    loaded is told so, and waits.
 Not here: the server (`training/sampler_server.py`).
 """
 
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,9 +21,6 @@ from spice_enterprise import offline
 from spice_enterprise.cli_frame import AsJson, Debug, Out, Sets, Workspace, greet, pairs_of, settings_of, verb
 from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.errors import EXIT_DONE
-
-SERVED_BYTES: Final = 2 << 30
-"""Room for the adapters that a server holds; with less in memory they lie in the workspace."""
 
 
 def serve_sampler(
@@ -78,19 +76,24 @@ def _serve(out: Out, settings: JobConfig, kind: Literal["vllm", "hf"], where: tu
     offline.GUARD.start(is_offline=settings.offline)
     port = where[0] if where[0] is not None else address_of(settings.sampler.url)[1]
     token = load_or_create_token(where[1] or token_path(settings))
-    parent = pick_parent(settings.sampler.adapter_dir, run_dir=settings.workspace_dir, needed_bytes=SERVED_BYTES)
-    with LoopbackListener(port, token=token) as listener, private_folder(parent, listener.port) as folder:
-        from spice_enterprise.training.served_sampler import build_sampler
+    with LoopbackListener(port, token=token) as listener, ExitStack() as held, ExitStack() as answers:
+        answers.enter_context(listening(listener))
+        from spice_enterprise.training.served_sampler import build_sampler, find_base, served_bytes
 
-        served = build_sampler(kind, settings, folder=folder)
+        base = find_base(kind, settings)
+        needed_bytes = served_bytes(base, settings.training.lora_rank)
+        parent = pick_parent(settings.sampler.adapter_dir, run_dir=settings.workspace_dir, needed_bytes=needed_bytes)
+        folder = held.enter_context(private_folder(parent, listener.port))
+        served = build_sampler(kind, base, settings, folder=folder)
         server = SamplerServer(served.sampler, served.identity, folder)
         try:
-            with listening(listener, server):
-                out.show({"url": listener.url, "identity": served.identity}, f"ready at {listener.url}")
-                server.wait()
+            listener.routes = server.routes
+            out.show({"url": listener.url, "identity": served.identity}, f"ready at {listener.url}")
+            server.wait()
         except KeyboardInterrupt:
             pass
         finally:
+            answers.close()  # a job that asks a server which is ending would count it as failing, not as away
             if has_ended := server.close():
                 served.close()
     return has_ended

@@ -1,20 +1,21 @@
-"""HTTP on loopback for one trusted client: a token, a few routes, a thread per request.
+"""HTTP on loopback for whoever knows the token: a few routes, a thread and one request per connection.
 
-In: routes; requests with a bearer token and, for POST, a length.
-Out: the record that a route's future brings, as JSON; a `Failure` when it brings an error.
-Refuses: a request without the token (401), another path or method (404), malformed (400), without a length (411), too
-    large (413); more than `MAX_CONNECTIONS` at a time; to listen on anything but loopback.
+In: routes; on each connection a greeting, then one request with a proof (`server_token.py`) and, for POST, a length.
+Out: the server's own proof; the record that a route's future brings, as JSON; a `Failure` when it brings an error.
+Refuses: a request without a proof (401), another path or method (404), malformed (400), without a length (411), too
+    large (413), before there are routes (503); more than `MAX_CONNECTIONS` at a time; to listen on anything but loopback.
 Not here: what the routes do (`sampler_server.py`).
 
 The standard library is enough: every request waits for the one thread that samples, so a thread per request is all
 there is to it, and a sampler's environment gets no further packages. Nothing of a request is ever written to a log.
 """
 
-import hmac
 import selectors
+import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -24,7 +25,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, cast
 
 from spice_enterprise.errors import DeliveryError, IntegrityError, SamplerError, SpiceError
-from spice_enterprise.training.wire import Failure, RefusedError, write_record
+from spice_enterprise.training.server_token import is_nonce, is_proof, new_nonce, proof
+from spice_enterprise.training.wire import HELLO, NONCE_HEADER, Failure, Hello, Kind, RefusedError, write_record
 
 HOST: Final = "127.0.0.1"
 MAX_CONNECTIONS: Final = 256
@@ -32,6 +34,8 @@ SOCKET_TIMEOUT_S: Final = 30.0
 """Longest pause in the middle of a request."""
 LOOK_S: Final = 0.5
 """How often a waiting request looks whether its client is still there."""
+DRAIN_S: Final = 5.0
+"""Longest time for which the rest of a refused body is read and dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,10 @@ class Route:
 
 
 class LoopbackListener(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Takes a port when it is made; answers while `serve_forever` runs in some thread."""
+    """Takes a port when it is made; answers while `serve_forever` runs in some thread.
+
+    Until it is given `routes` it says that it is loading.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
@@ -52,9 +59,9 @@ class LoopbackListener(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def __init__(self, port: int, *, token: str) -> None:
         """Take `port`, 0 for any free one; whoever calls waits until it serves. Raises `SamplerError` (E_PORT_TAKEN)."""
-        self._token = token.encode()
+        self.token = token
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self.routes: Mapping[tuple[str, str], Route] = {}
+        self.routes: Mapping[tuple[str, str], Route] | None = None
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError):
@@ -74,10 +81,6 @@ class LoopbackListener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
 
-    def is_authorised(self, header: str | None) -> bool:
-        """True for `Bearer <token>`, found out in constant time."""
-        return hmac.compare_digest((header or "").encode("utf-8", "replace"), b"Bearer " + self._token)
-
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own; hang up when there are too many."""
         if self._places.acquire(blocking=False):
@@ -86,7 +89,7 @@ class LoopbackListener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one request."""
+        """Answer one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -104,11 +107,22 @@ class _ClientGoneError(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request on one connection."""
+    """A greeting and one request on one connection."""
 
+    protocol_version = "HTTP/1.1"
     timeout = SOCKET_TIMEOUT_S
+    disable_nagle_algorithm = True
     server_version = "spice"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Begin with nobody greeted."""
+        super().setup()
+        host, port = self.connection.getsockname()[:2]
+        self._listener = cast("LoopbackListener", self.server)
+        self._address = f"{host}:{port}"
+        self._greeting: tuple[str, ...] = ()
+        """Address and nonces of this connection, once they were exchanged."""
 
     def do_GET(self) -> None:
         """Answer."""
@@ -122,22 +136,36 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing: a request line is nobody's business."""
 
     def _answer(self) -> None:
-        try:
-            with suppress(_ClientGoneError, OSError):
-                status, body = self._result()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-        finally:
-            self.close_connection = True
+        is_first, self.close_connection = not self._greeting, True
+        with suppress(_ClientGoneError, OSError):
+            status, body = self._greet() if is_first and self.path == HELLO else self._result()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Connection", "keep-alive" if is_first and self._greeting else "close")
+            self.end_headers()
+            self.wfile.write(body)
+            if status is not HTTPStatus.OK:
+                self._drain()
+
+    def _greet(self) -> tuple[HTTPStatus, bytes]:
+        theirs, ours = self.headers.get(NONCE_HEADER, ""), new_nonce()
+        if self.command != "GET" or not is_nonce(theirs):
+            return _refusal(HTTPStatus.BAD_REQUEST, "no greeting")
+        self._greeting = (self._address, theirs, ours)
+        return HTTPStatus.OK, write_record(Hello(nonce=ours, proof=proof(self._listener.token, "server", *self._greeting)))
+
+    def _is_authorised(self) -> bool:
+        given = self.headers.get("Authorization", "").removeprefix("Spice ")
+        about = ("client", *self._greeting, self.command, self.path)
+        return bool(self._greeting) and is_proof(given, self._listener.token, *about)
 
     def _result(self) -> tuple[HTTPStatus, bytes]:
-        listener = cast("LoopbackListener", self.server)
-        if not listener.is_authorised(self.headers.get("Authorization")):
+        if not self._is_authorised():
             return _refusal(HTTPStatus.UNAUTHORIZED, "the token is missing or another one", code="E_SAMPLER_TOKEN")
-        route = listener.routes.get((self.command, self.path))
+        if self._listener.routes is None:
+            return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the sampler is being loaded", kind="loading")
+        route = self._listener.routes.get((self.command, self.path))
         if route is None:
             return _refusal(HTTPStatus.NOT_FOUND, "no such method or path")
         try:
@@ -162,6 +190,14 @@ class _Handler(BaseHTTPRequestHandler):
             raise _ClientGoneError
         return body
 
+    def _drain(self) -> None:
+        """Read what is still being sent: to close over unread bytes would reset the connection and destroy the answer."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(DRAIN_S)
+        end_s = time.monotonic() + DRAIN_S
+        while time.monotonic() < end_s and self.rfile.read1(1 << 16):
+            pass
+
     def _wait(self, future: "Future[Any]") -> object:
         """Return what `future` brings; when the client goes away first, tell the engine through it."""
         while not future.done():
@@ -184,8 +220,8 @@ class _LengthError(Exception):
     """A body of unknown length."""
 
 
-def _refusal(status: HTTPStatus, message: str, *, code: str = "E_SAMPLER") -> tuple[HTTPStatus, bytes]:
-    return status, write_record(Failure(kind="sampler", code=code, message=message))
+def _refusal(status: HTTPStatus, message: str, *, code: str = "E_SAMPLER", kind: Kind = "sampler") -> tuple[HTTPStatus, bytes]:
+    return status, write_record(Failure(kind=kind, code=code, message=message))
 
 
 def _failure_of(error: SpiceError) -> tuple[HTTPStatus, bytes]:

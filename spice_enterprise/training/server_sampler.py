@@ -2,12 +2,16 @@
 
 In: prompts; a saved adapter version to serve.
 Out: completions and scores under exactly this version, as if the server's sampler were in this process.
-Refuses: a server with another base or precision, one that answers under another adapter or encodes prompts otherwise
-    (`DeliveryError`); completions that do not fit together (`SamplerError`).
-Not here: connections (`server_line.py`), the server (`sampler_server.py`).
+Refuses: a server with another base, precision or kind of weights, one that answers under another adapter, encodes prompts
+    otherwise or is not the one that was there when the version was published (`DeliveryError`); completions that do not fit
+    together (`SamplerError`).
+Not here: connections (`server_line.py`), the server (`sampler_server.py`), the proof of a version (`delivery.py`).
 
-A request names the adapter and the server it is meant for, and the same request has the same answer. So a server that
-died may simply be asked again: once it is back it is met anew, given the adapter again, and the groups are repeated.
+A request names the adapter and the server it is meant for, and holds the seed of its completions. So a server that died may
+simply be asked again: once the same one is back it is met anew, given the adapter again, and the groups are repeated. A
+repeated group may have other neighbours in its batch: its numbers are the same up to rounding, and so are its tokens as long
+as rounding turns none of them. One that came back as something else gets nothing before another version is published,
+which is for its owner to prove.
 """
 
 import math
@@ -59,14 +63,17 @@ class ServerSampler:
         dtype: str,
         encode_prompt: Callable[[Prompt], tuple[int, ...]],
         run_dir: Path,
+        weights: str | None = None,
     ) -> None:
-        """Connect when it is first used. `base_digest` and `dtype` are what the server must have."""
+        """Connect when it is first used. `base_digest`, `dtype` and `weights` (None: any) are what the server must have."""
         self._line = line
-        self._base_digest = base_digest
-        self._dtype = dtype
+        self._wanted = {"protocol": PROTOCOL, "base_digest": base_digest, "dtype": dtype}
+        if weights is not None:
+            self._wanted["weights"] = weights
         self._encode_prompt = encode_prompt
         self._run_dir = run_dir
         self._identity: Identity | None = None
+        self._is_met = False
         self._version: AdapterVersion | None = None
 
     @property
@@ -76,9 +83,10 @@ class ServerSampler:
 
     @property
     def identity(self) -> Identity:
-        """Who the server is. Raises `SamplerError` when it is away, `DeliveryError` for another base or precision."""
-        if self._identity is None:
-            self._identity = self._met(self._health().identity)
+        """Who the server is. Raises `SamplerError` when it is away, `DeliveryError` when it is not the one it must be."""
+        if self._identity is None or not self._is_met:
+            self._identity = self._required(self._health().identity)
+            self._is_met = True
         return self._identity
 
     def publish(self, version: AdapterVersion | None) -> None:
@@ -87,10 +95,17 @@ class ServerSampler:
         The files on disk are verified, sent and verified again by the server.
         Raises `DeliveryError` (E_ADAPTER_DIGEST, E_ADAPTER, E_DELIVERY); then what was served before stays.
         """
-        if version is None:
-            self.identity  # noqa: B018 - meets the server, so that another base is refused now and not later
-        else:
-            self._deliver(version)
+        before = self._identity
+        if (BASE_DIGEST if version is None else version.digest) != self.adapter_digest:
+            self._identity = None  # whoever is there now: the version is new, so its owner proves it there
+        try:
+            if version is None:
+                self.identity  # noqa: B018 - meets the server, so that another base is refused now and not later
+            else:
+                self._deliver(version)
+        except BaseException:
+            self._identity, self._is_met = before, False
+            raise
         self._version = version
 
     def sample(self, prompts: Sequence[Prompt], *, n: int, seed: int) -> list[list[Completion]]:
@@ -153,7 +168,7 @@ class ServerSampler:
 
     def mend(self, failure: Failure) -> None:
         """Do what makes the same request possible again. Raises what the failure stands for when nothing does."""
-        if failure.kind == "identity":
+        if failure.kind in ("identity", "loading"):
             self.forget_server()
         elif failure.kind == "adapter" and self._version is not None:
             if self._version.digest not in self._health().held:  # one delivery mends every group in flight
@@ -162,8 +177,8 @@ class ServerSampler:
             raise _error_of(failure)
 
     def forget_server(self) -> None:
-        """Meet the server anew before the next request."""
-        self._identity = None
+        """Meet the server anew before the next request; it must be the same one."""
+        self._is_met = False
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -201,15 +216,20 @@ class ServerSampler:
     def _health(self) -> Health:
         return _read(Health, self._expect(self._line.ask("GET", wire.HEALTH)))
 
-    def _met(self, identity: Identity) -> Identity:
-        """Return `identity`. Raises `DeliveryError` unless it is one that may sample for this job."""
-        wanted = {"protocol": PROTOCOL, "base_digest": self._base_digest, "dtype": self._dtype}
-        for name, value in wanted.items():
+    def _required(self, identity: Identity) -> Identity:
+        """Return `identity`. Raises `DeliveryError` unless it may sample for this job, and under the version published last."""
+        for name, value in self._wanted.items():
             if getattr(identity, name) != value:
                 raise DeliveryError(
                     f"the sampler server has another {name.replace('_', ' ')} than this job",
                     hint="start it with the job's own config and the same version of this package",
                 )
+        if self._identity is not None and identity.digest != self._identity.digest:
+            raise DeliveryError(
+                "the sampler server came back as another one than the adapter was published to",
+                record_id=self._version.adapter_id if self._version else None,
+                hint="start it as it was, or run the same command again: the job then meets it anew",
+            )
         return identity
 
     def _require_digest(self, digest: str) -> None:

@@ -21,6 +21,9 @@ from spice_enterprise.sealed import digest_bytes
 
 PROTOCOL: Final = 1
 """Version of everything here."""
+HELLO: Final = "/v1/hello"
+"""First on every connection: see `server_token.py`."""
+NONCE_HEADER: Final = "Spice-Nonce"
 HEALTH: Final = "/v1/health"
 ADAPTERS: Final = "/v1/adapters"
 SAMPLES: Final = "/v1/samples"
@@ -28,6 +31,7 @@ SCORES: Final = "/v1/scores"
 
 BASE_DIGEST: Final = "base"
 """What stands for the bare base where the digest of an adapter is asked for."""
+MAX_HELLO_BYTES: Final = 1 << 10
 MAX_REQUEST_BYTES: Final = 64 << 20
 MAX_REPLY_BYTES: Final = 512 << 20
 MAX_ADAPTER_BYTES: Final = 8 << 30
@@ -36,7 +40,7 @@ MAX_COMPLETIONS: Final = 4096
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 """The files of an adapter, in the order of its manifest."""
 
-Kind = Literal["adapter", "identity", "delivery", "sampler"]
+Kind = Literal["adapter", "identity", "delivery", "loading", "sampler"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,14 @@ class Identity:
     def digest(self) -> str:
         """`sha256:` over everything above; every request names it, so that another server is found at once."""
         return digest_of(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The answer to `GET /v1/hello`: the server's nonce, and the proof that it knows the token."""
+
+    nonce: str
+    proof: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +149,10 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a request was refused. `adapter`: send it again; `identity`: this is another server than before."""
+    """Why a request was refused.
+
+    `adapter`: send it again; `identity`: this is another server than before; `loading`: ask again in a while.
+    """
 
     kind: Kind
     code: str

@@ -3,11 +3,13 @@
 import http.client
 import json
 import os
+import re
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from spice_enterprise.training.loopback_http import LoopbackListener
 from spice_enterprise.training.sampler_server import SamplerServer, listening, private_folder
 from spice_enterprise.training.server_line import ServerLine
 from spice_enterprise.training.server_sampler import MAX_ATTEMPTS, MAX_PROMPTS, ServerSampler
+from spice_enterprise.training.server_token import new_nonce, proof
 from spice_enterprise.training.wire import Identity, SampleReply
 
 TOKEN = "5ec2e7" * 10 + "5ec2"
@@ -120,8 +123,18 @@ class Place:
         change(self.sampler)
         self.server = SamplerServer(self.sampler, identity, folder)
         server.callback(self.server.close)
-        server.enter_context(listening(listener, self.server))
+        server.enter_context(listening(listener))
+        listener.routes = self.server.routes
         return self.sampler
+
+    def load(self) -> LoopbackListener:
+        """Take the port as a server does that has no weights yet."""
+        server = self.stack.enter_context(ExitStack())
+        self.servers.append(server)
+        listener = server.enter_context(LoopbackListener(self.port, token=TOKEN))
+        self.port = listener.port
+        server.enter_context(listening(listener))
+        return listener
 
     def stop(self) -> None:
         self.servers.pop().close()
@@ -131,9 +144,18 @@ class Place:
         given = {"base_digest": BASE, "dtype": "float32", "encode_prompt": encode, "run_dir": self.run_dir}
         return ServerSampler(line, **{**given, **changes})
 
+    def greet(self, connection: http.client.HTTPConnection, method: str, path: str) -> str:
+        """Return the authorisation of one request on this connection."""
+        nonce = new_nonce()
+        connection.request("GET", wire.HELLO, headers={wire.NONCE_HEADER: nonce})
+        hello = json.loads(connection.getresponse().read())
+        about = (f"127.0.0.1:{self.port}", nonce, hello["nonce"])
+        assert hello["proof"] == proof(TOKEN, "server", *about)
+        return f"Spice {proof(TOKEN, 'client', *about, method, path)}"
+
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        given = {"Authorization": f"Bearer {TOKEN}", "Content-Length": str(len(body))}
+        given = {"Authorization": self.greet(connection, method, path), "Content-Length": str(len(body))}
         connection.putrequest(method, path)
         for name, value in {**given, **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
             if value:
@@ -259,16 +281,134 @@ def test_publishing_twice_and_equal_weights_under_another_id_change_nothing(plac
 # --- what it refuses --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", f"Bearer {TOKEN[:-1]}0", f"Basic {TOKEN}", "Bearer \xff"])
+@pytest.mark.parametrize("header", ["", "Spice", f"Bearer {TOKEN}", f"Spice {'0' * 64}", f"Spice {TOKEN}", "Spice \xff"])
 @pytest.mark.parametrize("path", [wire.HEALTH, wire.SAMPLES, "/"])
-def test_without_the_token_there_is_nothing(place: Place, header: str, path: str) -> None:
+def test_without_a_proof_there_is_nothing(place: Place, header: str, path: str) -> None:
     place.start()
     assert place.request("GET", path, Authorization=header)[0] == 401
 
 
+def status_of(connection: http.client.HTTPConnection, path: str, **headers: str) -> int:
+    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def test_without_a_greeting_there_is_nothing(place: Place) -> None:
+    place.start()
+    for headers in ({}, {"Authorization": f"Spice {proof(TOKEN, 'client', 'GET', wire.HEALTH)}"}):
+        connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+        assert status_of(connection, wire.HEALTH, **headers) == 401
+        connection.close()
+
+
+@pytest.mark.parametrize("nonce", ["", "00", "g" * 64, "0" * 65])
+def test_a_greeting_without_a_nonce_is_refused(place: Place, nonce: str) -> None:
+    place.start()
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+    assert status_of(connection, wire.HELLO, Spice_Nonce=nonce) == 400
+    connection.close()
+
+
+def test_an_authorisation_is_good_for_one_request_on_its_connection(place: Place) -> None:
+    place.start()
+    first, second, third = (http.client.HTTPConnection("127.0.0.1", place.port, timeout=10) for _ in range(3))
+    for connection in (first, second, third):
+        connection.connect()
+        connection.auto_open = 0
+    good = place.greet(first, "GET", wire.HEALTH)
+    assert status_of(first, wire.HEALTH, Authorization=good) == 200
+    with pytest.raises(http.client.NotConnected):
+        status_of(first, wire.HEALTH, Authorization=good)
+    place.greet(second, "GET", wire.HEALTH)
+    assert status_of(second, wire.HEALTH, Authorization=good) == 401
+    assert status_of(third, wire.HEALTH, Authorization=place.greet(third, "GET", wire.SAMPLES)) == 401
+
+
+@contextmanager
+def recording(answer: Callable[[bytes], bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Listen as somebody who does not know the token and writes down all that is sent to it."""
+    heard: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.settimeout(5)
+            with suppress(OSError):
+                while data := self.request.recv(65536):
+                    heard.append(data)
+                    self.request.sendall(answer(data))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server.server_address[1], heard
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def lie(data: bytes) -> bytes:
+    """Greet as a server does that has another token."""
+    return hello(data, 0, token="0" * 64)
+
+
+def test_an_impostor_on_the_port_gets_neither_prompt_nor_token(place: Place) -> None:
+    with recording(lie) as (place.port, heard):
+        for use in (play, lambda client: client.publish(None), lambda client: client.sample([ask()], n=1, seed=0)):
+            with pytest.raises(SamplerError, match="does not know the token") as caught:
+                use(place.client())
+            assert caught.value.code == "E_SAMPLER_TOKEN"
+    told = b"".join(heard)
+    assert told.count(b"GET /v1/hello") == len(heard) == 3
+    assert not any(word.encode() in told for word in (TOKEN, SECRET, "Authorization"))
+
+
+def test_an_impostor_that_comes_while_the_server_is_away_gets_no_prompt_either(place: Place) -> None:
+    place.start()
+    client = place.client()
+    client.publish(None)
+    assert play(client, 1)
+    place.stop()
+    with recording(lie) as (port, heard):
+        client._line._port = port  # type: ignore[attr-defined]
+        with pytest.raises(SamplerError) as caught:
+            play(client)
+    assert (caught.value.code, len(heard)) == ("E_SAMPLER_TOKEN", 1)
+    assert SECRET.encode() not in heard[0]
+
+
+def test_one_who_passes_greetings_on_to_the_server_gets_nothing_either(place: Place) -> None:
+    place.start()
+
+    def pass_on(data: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", place.port)) as server:
+            server.sendall(data)
+            told = b""
+            while not told.endswith(b"}"):
+                told += server.recv(65536)
+            return told
+
+    with recording(pass_on) as (port, heard):
+        line = ServerLine(f"http://127.0.0.1:{port}", token=TOKEN, timeout_s=5)
+        with pytest.raises(SamplerError) as caught:
+            line.ask("POST", wire.SAMPLES, [SECRET.encode()])
+    assert caught.value.code == "E_SAMPLER_TOKEN"
+    assert SECRET.encode() not in b"".join(heard)
+
+
+def test_a_request_never_goes_to_another_connection_than_the_one_that_was_greeted(place: Place) -> None:
+    asked: list[bytes] = []
+    with stub(asked.append, keeps=False) as place.port, pytest.raises(SamplerError) as caught:  # type: ignore[arg-type]
+        place.client(timeout_s=0.6).publish(None)
+    assert caught.value.code == "E_SAMPLER_AWAY"
+    assert set(asked) == {b""}
+
+
 def test_a_client_with_another_token_says_so_without_showing_it(place: Place) -> None:
     place.start()
-    with pytest.raises(SamplerError, match="does not know this token") as caught:
+    with pytest.raises(SamplerError, match="does not know the token of this job") as caught:
         place.client(token="f" * 64).publish(None)
     assert (caught.value.code, "f" * 64 in caught.value.explain()) == ("E_SAMPLER_TOKEN", False)
 
@@ -316,6 +456,18 @@ def test_a_request_out_of_range_is_refused_by_field(place: Place, change: dict[s
     status, reply = place.request("POST", wire.SAMPLES, json.dumps(good).encode())
     assert status == 400
     assert SECRET.encode() not in reply
+
+
+@pytest.mark.parametrize("size", [1000, 20_000_000])
+def test_a_refusal_of_a_large_body_arrives(place: Place, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_REQUEST_BYTES", 100)
+    place.start()
+    line = ServerLine(f"http://127.0.0.1:{place.port}", token=TOKEN, timeout_s=5)
+    refused = line.ask("POST", wire.SAMPLES, [b"x" * size])
+    assert isinstance(refused, wire.Failure)
+    assert "larger than 100 bytes" in refused.message
+    assert place.request("POST", wire.SAMPLES, b"x" * size)[0] == 413  # one that looks only when all is sent
+    assert place.request("POST", wire.SAMPLES, b"x" * size, Authorization="Spice 0")[0] == 401
 
 
 def adapter_body(place: Place, version: AdapterVersion, files: dict[str, bytes]) -> bytes:
@@ -375,12 +527,12 @@ def test_changed_files_never_leave_this_process(place: Place) -> None:
     assert sampler.published == []
 
 
-@pytest.mark.parametrize("change", [{"base_digest": "c" * 64}, {"dtype": "bfloat16"}, {"protocol": 2}])
+@pytest.mark.parametrize("change", [{"base_digest": "c" * 64}, {"dtype": "bfloat16"}, {"protocol": 2}, {"weights": "twin"}])
 def test_another_base_precision_or_protocol_is_refused_at_once(place: Place, change: dict[str, Any]) -> None:
     place.start(replace(IDENTITY, **change))
     for use in (lambda client: client.publish(None), play):
-        with pytest.raises(DeliveryError, match=r"another (base digest|dtype|protocol)"):
-            use(place.client())
+        with pytest.raises(DeliveryError, match=r"another (base digest|dtype|protocol|weights)"):
+            use(place.client(weights="base"))
 
 
 def test_a_prompt_that_does_not_fit_keeps_its_code(place: Place) -> None:
@@ -546,6 +698,78 @@ def test_another_base_after_a_restart_is_found_at_once(place: Place, use: Callab
         use(client)
 
 
+OTHERS = [{"weights": "nf4"}, {"kind": "other"}, {"versions": (("fake", "2"),)}, {"max_context_tokens": 98}]
+
+
+@pytest.mark.parametrize("is_adapted", [False, True])
+@pytest.mark.parametrize("change", OTHERS)
+def test_a_server_that_comes_back_as_another_gets_nothing_until_something_new_is_published(
+    place: Place, change: dict[str, Any], is_adapted: bool
+) -> None:
+    place.start()
+    client, version = place.client(), make_version(place.run_dir) if is_adapted else None
+    client.publish(version)
+    place.stop()
+    sampler = place.start(replace(IDENTITY, **change))
+    for use in (play, lambda client: client.sample([ask()], n=1, seed=0), lambda client: client.score([ask()], [["a"]])):
+        with pytest.raises(DeliveryError, match="came back as another one") as caught:
+            use(client)
+        assert caught.value.code == "E_DELIVERY"
+    if is_adapted:
+        with pytest.raises(DeliveryError, match="came back as another one"):
+            client.publish(version)  # its owner takes it for proven
+    assert (sampler.calls, sampler.published) == (0, [])
+    client.publish(make_version(place.run_dir, step=2))
+    assert len(play(client)) == 5
+
+
+def test_a_version_that_another_server_refuses_leaves_the_one_before_where_it_was(place: Place) -> None:
+    place.start()
+    client = place.client()
+    client.publish(make_version(place.run_dir))
+    place.stop()
+    place.start(replace(IDENTITY, weights="nf4"))
+    with pytest.raises(DeliveryError, match="belongs to another base"):
+        client.publish(make_version(place.run_dir, step=2, base_digest="c" * 64))
+    with pytest.raises(DeliveryError, match="came back as another one"):
+        play(client)
+    place.stop()
+    place.start()
+    assert len(play(client)) == 5
+
+
+def test_a_job_that_comes_while_the_server_loads_waits(place: Place) -> None:
+    listener = place.load()
+    server = SamplerServer(StreamedSampler(place.folder), IDENTITY, place.folder)
+    place.stack.callback(server.close)
+    ready = threading.Timer(1.2, lambda: setattr(listener, "routes", server.routes))
+    ready.start()
+    assert len(play(place.client(timeout_s=0.4))) == 5
+    ready.join()
+
+
+def test_a_server_that_loads_again_in_the_middle_is_waited_for(place: Place) -> None:
+    place.start()
+    client, version = place.client(timeout_s=0.5), make_version(place.run_dir)
+    client.publish(version)
+    place.stop()
+    listener = place.load()
+    server = SamplerServer(StreamedSampler(place.folder), IDENTITY, place.folder)
+    place.stack.callback(server.close)
+    ready = threading.Timer(1.2, lambda: setattr(listener, "routes", server.routes))
+    ready.start()
+    assert play(client)["0"][0].adapter_digest == version.digest
+    ready.join()
+
+
+def test_a_server_that_loads_for_ever_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spice_enterprise.training.server_line.MAX_LOADING", 2)
+    place.load()
+    with pytest.raises(SamplerError, match=r"has been loading for 0\.6 s") as caught:
+        play(place.client(timeout_s=0.3))
+    assert (caught.value.code, caught.value.exit_status()) == ("E_SAMPLER_HUNG", 75)
+
+
 def test_a_server_that_is_away_may_be_tried_again(place: Place) -> None:
     place.start()
     place.stop()
@@ -578,9 +802,22 @@ def test_a_sampler_that_hangs_is_given_up_in_time_and_its_groups_are_dropped(pla
     assert len(in_flight) <= 7  # one of the six was in hand; the others were dropped, not written first
 
 
+def reply(record: object, status: str = "200 OK", *, keeps: bool = False) -> bytes:
+    body = wire.write_record(record)
+    version = "1.1" if keeps else "1.0"
+    return f"HTTP/{version} {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def hello(data: bytes, port: int, *, token: str = TOKEN, keeps: bool = True) -> bytes:
+    theirs = re.search(rb"Spice-Nonce: (\w+)", data)
+    assert theirs is not None
+    about = (f"127.0.0.1:{port}", theirs[1].decode(), "0" * 64)
+    return reply(wire.Hello(nonce="0" * 64, proof=proof(token, "server", *about)), keeps=keeps)
+
+
 @contextmanager
-def stub(replies: Callable[[bytes], bytes | None]) -> Iterator[int]:
-    """A listener that sends what `replies` makes of each request; None hangs."""
+def stub(replies: Callable[[bytes], bytes | None], *, keeps: bool = True) -> Iterator[int]:
+    """A listener that knows the token and sends what `replies` makes of each request; None hangs, unless it hangs up first."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
         ended, kept = threading.Event(), []
@@ -592,11 +829,12 @@ def stub(replies: Callable[[bytes], bytes | None]) -> Iterator[int]:
                 except TimeoutError:
                     continue
                 connection.settimeout(5)
+                connection.sendall(hello(connection.recv(65536), listener.getsockname()[1], keeps=keeps))
                 reply = replies(connection.recv(65536))
                 if reply is None:
                     kept.append(connection)
                     continue
-                with connection:
+                with connection, suppress(OSError):
                     connection.sendall(reply)
                     connection.shutdown(socket.SHUT_WR)
                     while connection.recv(65536):
@@ -611,11 +849,6 @@ def stub(replies: Callable[[bytes], bytes | None]) -> Iterator[int]:
             thread.join()
             for connection in kept:
                 connection.close()
-
-
-def reply(record: object, status: str = "200 OK") -> bytes:
-    body = wire.write_record(record)
-    return f"HTTP/1.0 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 HEALTH = reply(wire.Health(identity=IDENTITY, adapter_digest="base", held=()))

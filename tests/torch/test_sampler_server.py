@@ -170,7 +170,7 @@ def test_the_server_says_who_it_is_and_nothing_else(server):
 
 
 @pytest.mark.slow
-def test_killed_while_it_writes_and_started_again_the_step_has_the_same_bytes(tiny_base, make_world, tmp_path, tools):
+def test_killed_while_it_writes_and_started_again_it_writes_the_same(tiny_base, make_world, tmp_path, tools):
     server = Server(tiny_base, tmp_path).start()
     try:
         world = make_world(tmp_path / "run")
