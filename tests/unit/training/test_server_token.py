@@ -6,7 +6,15 @@ import pytest
 
 from spice_enterprise.config import build_config
 from spice_enterprise.errors import SamplerError
-from spice_enterprise.training.server_token import load_or_create_token, read_token, token_path
+from spice_enterprise.training.server_token import (
+    is_nonce,
+    is_proof,
+    load_or_create_token,
+    new_nonce,
+    proof,
+    read_token,
+    token_path,
+)
 
 
 def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
@@ -47,3 +55,26 @@ def test_job_and_server_look_in_the_same_place() -> None:
     assert token_path(settings) == Path("w/keys/sampler.token")
     named = build_config({"corpus": "."}, {"sampler.token_file": "secret/t"})
     assert token_path(named) == Path("secret/t")
+
+
+def test_a_proof_is_the_hmac_of_its_lines() -> None:
+    # RFC 4231, test case 2
+    assert proof("Jefe", "what do ya want for nothing?") == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    assert proof("k", "server", "127.0.0.1:1", "aa") == proof("k", "server\n127.0.0.1:1\naa")
+
+
+def test_a_proof_holds_for_one_token_and_one_matter_only() -> None:
+    good = proof("a", "server", "127.0.0.1:1", "n", "m")
+    assert is_proof(good, "a", "server", "127.0.0.1:1", "n", "m")
+    for about in (("client", "127.0.0.1:1", "n", "m"), ("server", "127.0.0.1:2", "n", "m"), ("server", "127.0.0.1:1", "m", "n")):
+        assert not is_proof(good, "a", *about)
+    assert not is_proof(good, "b", "server", "127.0.0.1:1", "n", "m")
+    for given in ("", good[:-1], good.upper(), "\udcff\xff"):
+        assert not is_proof(given, "a", "server", "127.0.0.1:1", "n", "m")
+
+
+def test_nonces_are_new_and_known_by_their_form() -> None:
+    nonces = {new_nonce() for _ in range(100)}
+    assert len(nonces) == 100
+    assert all(map(is_nonce, nonces))
+    assert not any(map(is_nonce, ("", "0" * 63, "0" * 64 + "\n", "G" * 64)))
