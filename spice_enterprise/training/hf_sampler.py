@@ -78,7 +78,7 @@ class HfSampler:
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
         """Return the mean log-probability (nats per token, temperature 1) of each continuation after its prompt.
 
-        Raises `SamplerError` for a continuation without tokens.
+        Raises `SamplerError` for a continuation without tokens, or one that is too long for the model (E_CONTEXT).
         """
         packed: list[PackedRow] = []
         scores: dict[tuple[int, int], float] = {}
@@ -87,7 +87,9 @@ class HfSampler:
             if not all(tokens):
                 raise SamplerError("a continuation has no tokens to score", hint="leave empty options out")
             if tokens:
-                packed += pack_group(self._tokenizer.encode_prompt(prompt), tokens, group=i, max_tokens=MAX_PREFILL_TOKENS)
+                prompt_ids = self._tokenizer.encode_prompt(prompt)
+                self._require_room(len(prompt_ids), max(map(len, tokens)))
+                packed += pack_group(prompt_ids, tokens, group=i, max_tokens=MAX_PREFILL_TOKENS)
         with self._speaking():
             for rows in fill_batches(packed, max_tokens=MAX_PREFILL_TOKENS):
                 scores.update(self._score_rows(rows))
@@ -126,15 +128,19 @@ class HfSampler:
 
     def _group(self, prompt: Prompt, *, n: int, seed: int, place: int = 0, key: str = "") -> Group:
         """Return `n` rows that continue prompt number `place`. Raises `SamplerError` (E_CONTEXT) when they cannot fit."""
-        prompt_ids, limit = self._tokenizer.encode_prompt(prompt), self._learner.max_context_tokens
-        if len(prompt_ids) + prompt.max_new_tokens > limit:
+        prompt_ids = self._tokenizer.encode_prompt(prompt)
+        self._require_room(len(prompt_ids), prompt.max_new_tokens)
+        rows = tuple(Row(place=(place, j), prompt=prompt, draws=stream(seed, place, j)) for j in range(n))
+        return Group(key=key, prompt_ids=prompt_ids, rows=rows)
+
+    def _require_room(self, prompt_tokens: int, new_tokens: int) -> None:
+        limit = self._learner.max_context_tokens
+        if prompt_tokens + new_tokens > limit:
             raise SamplerError(
-                f"a prompt of {len(prompt_ids)} tokens and up to {prompt.max_new_tokens} new ones exceed the model's {limit}",
+                f"a prompt of {prompt_tokens} tokens and up to {new_tokens} new ones exceed the model's {limit}",
                 code="E_CONTEXT",
                 hint="use shorter chunks, fewer new tokens, or a model with a longer context",
             )
-        rows = tuple(Row(place=(place, j), prompt=prompt, draws=stream(seed, place, j)) for j in range(n))
-        return Group(key=key, prompt_ids=prompt_ids, rows=rows)
 
     def _why_ended(self, row: Row) -> StopReason | None:
         if row.token_ids[-1] in self._tokenizer.stop_ids:

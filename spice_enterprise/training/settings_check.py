@@ -6,6 +6,7 @@ Refuses: a job with such settings (`check_engine`); the plan shows the same line
 Not here: settings that are impossible by themselves (`config.py`), what only loading can show (`qlora.py`).
 """
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.training.fitting import has_gpu, new_tokens, prompt_tokens
+from spice_enterprise.training.server_token import token_path
 
 SERVED_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM reserves memory for; one in between takes the next larger. The config allows none above."""
@@ -43,7 +45,7 @@ class Problem:
 
 def check_engine(config: JobConfig, model: Mapping[str, Any] | None = None) -> None:
     """Raise `ConfigError` with every problem, under the code of the first, unless the settings fit together."""
-    problems = tuple(engine_problems(config, model, is_gpu=has_gpu()))
+    problems = (*engine_problems(config, model, is_gpu=has_gpu()), *missing_parts(config))
     if problems:
         first, rest = problems[0], len(problems) - 1
         more = f" (and {rest} more)" if rest else ""
@@ -58,6 +60,21 @@ def engine_problems(config: JobConfig, model: Mapping[str, Any] | None, *, is_gp
     yield from _overlap(config)
     yield from _targets(config, model or {})
     yield from _context(config, model or {})
+
+
+def missing_parts(config: JobConfig) -> Iterator[Problem]:
+    """Yield what the sampler needs and this environment does not have."""
+    kind = config.sampler.kind
+    wanted = ("vllm", *(("vllm_bnb_plugin",) if config.sampler.weights == "nf4" else ())) if kind == "vllm" else ()
+    for package in wanted:
+        if importlib.util.find_spec(package) is None:
+            what = f"vllm: the package {package} is not installed"
+            hint = "pip install 'spice-enterprise[vllm]', or set it to hf or server"
+            yield Problem(setting="sampler.kind", code="E_MISSING_EXTRA", what=what, hint=hint)
+    if kind == "server" and not token_path(config).is_file():
+        what = f"no token in {token_path(config).name}"
+        hint = "start `spice-enterprise serve-sampler` once, with the same settings"
+        yield Problem(setting="sampler.token_file", code="E_SAMPLER_TOKEN", what=what, hint=hint)
 
 
 def served_rank(rank: int) -> int:

@@ -41,5 +41,9 @@ def test_a_job_runs_with_completions_from_vllm(tmp_path, world):
     steps = [json.loads(line) for line in (tmp_path / "ws" / "one" / "records" / "steps.jsonl").read_text().splitlines()]
     assert len(steps) == 2
     gaps = [step["gap_nats_per_token"] for step in steps]  # a dict stands for NaN: nothing was trained in that step
-    assert all(gap < 1e-4 for gap in gaps if isinstance(gap, float))
+    measured = [gap for gap in gaps if isinstance(gap, float)]
+    assert measured
+    assert all(gap < 1e-4 for gap in measured)
+    events = [json.loads(line)["event"] for line in (tmp_path / "ws" / "audit" / "records.jsonl").read_text().splitlines()]
+    assert "adapter.delivered" in events
     assert not list((tmp_path / "ws" / "shelf").iterdir()), "adapters are left behind"

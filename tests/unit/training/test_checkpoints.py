@@ -4,7 +4,7 @@ import pytest
 
 from spice_enterprise import sealed
 from spice_enterprise.errors import IntegrityError
-from spice_enterprise.records import AdapterVersion, canonical_json, digest_of
+from spice_enterprise.records import AdapterVersion, digest_of
 from spice_enterprise.training import checkpoints
 
 FILES = {"adapter_model.safetensors": bytes(range(256)) * 4, "adapter_config.json": b"{}"}

@@ -8,7 +8,7 @@ from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.training import settings_check
 from spice_enterprise.training.base_model import ARCHITECTURES, EMBEDDED_CONFIG
-from spice_enterprise.training.settings_check import LINEAR_MAPS, check_engine, engine_problems, served_rank
+from spice_enterprise.training.settings_check import LINEAR_MAPS, check_engine, engine_problems, missing_parts, served_rank
 
 
 def make_config(**settings: Any) -> JobConfig:
@@ -110,6 +110,7 @@ def test_a_model_that_is_not_here_yet_is_checked_later() -> None:
 
 def test_a_job_is_refused_with_all_problems_under_the_code_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings_check, "has_gpu", lambda: False)
+    monkeypatch.setattr(settings_check, "missing_parts", lambda config: ())
     check_engine(make_config(), EMBEDDED_CONFIG)
     with pytest.raises(ConfigError, match=r"shared: vllm has weights of its own \(and 1 more\)") as caught:
         check_engine(make_config(sampler={"kind": "vllm", "weights": "shared"}, training={"lora_targets": ["lm_head"]}))
@@ -130,3 +131,16 @@ def test_what_no_job_can_ask_for_is_refused_by_the_config(settings: dict[str, An
 
 def test_every_supported_architecture_has_its_maps() -> None:
     assert set(LINEAR_MAPS) == ARCHITECTURES
+
+
+def test_what_the_sampler_needs_and_is_not_here_is_said_before_anything_is_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(settings_check.importlib.util, "find_spec", lambda name: None)
+    (vllm,) = missing_parts(make_config(sampler={"kind": "vllm"}))
+    assert (vllm.code, vllm.setting) == ("E_MISSING_EXTRA", "sampler.kind")
+    server = make_config(workspace=str(tmp_path), sampler={"kind": "server"})
+    (token,) = missing_parts(server)
+    assert (token.code, token.setting) == ("E_SAMPLER_TOKEN", "sampler.token_file")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "sampler.token").write_text("there")
+    assert list(missing_parts(server)) == []
+    assert list(missing_parts(make_config())) == []
