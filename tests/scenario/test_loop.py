@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, chunks_of_step, self_play
-from spice_enterprise.protocols import Monitor, Progress
+from spice_enterprise.protocols import DeliveryProof, Monitor, Progress
 from spice_enterprise.records import AdapterVersion, Alert, Chunk, RolloutGroup, Step
 from spice_enterprise.store import Commit, RunStore
 from spice_enterprise.testing import (
@@ -192,3 +192,27 @@ def test_every_chunk_once_per_pass() -> None:
     assert len(set(played)) == len(pool) == 8
     assert played != [c.chunk_id for n in range(1, 5) for c in chunks_of_step(pool, n, 2, 1)]
     assert chunks_of_step(pool, 3, 20, 0)[:8] != []
+
+
+class Proving(ScriptedSampler):
+    """Measures a version when it serves another one than before."""
+
+    proof: DeliveryProof | None = None
+
+    def publish(self, version: AdapterVersion | None) -> None:
+        before = self.adapter_digest
+        super().publish(version)
+        if self.adapter_digest != before:
+            self.proof = DeliveryProof(
+                adapter_digest=self.adapter_digest, gap_nats=0.0, limit_nats=1.0, moved_nats=0.0, followed=None
+            )
+
+
+def test_a_version_that_is_served_already_is_not_logged_as_delivered_again(tmp_path: Path) -> None:
+    world = World(tmp_path, steps=4, alarms=(3,))
+    world.sampler = Proving(lambda prompt, random: "x")
+    world.trainer = FakeTrainer(losses={2: float("nan")})
+    world.play()
+    assert [step.is_applied for step in world.store.all(Step)] == [True, False, True, True]
+    delivered = [dict(event.data)["step"] for event in world.audit.events if event.event == "adapter.delivered"]
+    assert delivered == [0, 1, 4], "step 2 was withheld, step 3 went back to what was served"

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from spice_enterprise import store as store_module
 from spice_enterprise.errors import ConfigError, IntegrityError, StoreError
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, self_play
 from spice_enterprise.protocols import Monitor
-from spice_enterprise.records import AdapterVersion, Alert, RolloutGroup, Step
+from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, RolloutGroup, Step, digest_of
 from spice_enterprise.run_state import GrowingFiles
 from spice_enterprise.store import RunStore
 from spice_enterprise.testing import (
@@ -307,3 +309,166 @@ def test_a_state_carries_no_text(tmp_path: Path) -> None:
     text = state_path(tmp_path, 5).read_text()
     assert "What is it?" not in text
     assert json.loads(text.splitlines()[0])["commit"]["number"] == 5
+
+
+class Unrepeatable(FakeTrainer):
+    """A step that another process makes again gives another version, as on a GPU; may be killed while it learns."""
+
+    def __init__(self, salt: int, *, killed_at: int = 0, max_staleness: int = 0) -> None:
+        self._salt, self._killed_at = salt, killed_at
+        super().__init__(max_staleness=max_staleness)
+
+    def _version(self, parent: AdapterVersion | None, step: Step | None) -> AdapterVersion:
+        version = super()._version(parent, step)
+        return version if step is None else replace(version, digest=digest_of([version.digest, self._salt]))
+
+    def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
+        if number == self._killed_at:
+            raise KeyboardInterrupt
+        return super().update(groups, number=number)
+
+
+def unrepeatable_run(folder: Path, audit: MemoryAudit, trainer: FakeTrainer, *, max_staleness: int) -> AdapterVersion:
+    world = World(folder, audit=audit, alarms=(3,))
+    parts = LoopParts(
+        player=world.player,
+        sampler=ScriptedSampler(lambda prompt, random: "x"),
+        trainer=trainer,
+        monitors=world.monitors,
+        audit=audit,
+        window=MemoryWindow(),
+    )
+    settings = LoopSettings(run="r", steps=6, chunks_per_step=1, seed=0, max_restores=3, max_staleness=max_staleness)
+    files = {f"{i}.txt": f"fact {i}\n".encode() for i in range(6)}
+    chunks = LineIngestor().ingest(MemorySource(files), lambda _: None).train
+    return self_play(chunks, parts, world.store, settings, lambda _: None).version
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+@pytest.mark.parametrize(("killed_at", "bad"), [(5, ()), (5, (4,)), (4, (3,)), (4, (3, 2))])
+def test_a_step_that_comes_out_another_way_when_made_again_does_not_end_the_run(
+    tmp_path: Path, max_staleness: int, killed_at: int, bad: tuple[int, ...]
+) -> None:
+    audit = MemoryAudit()
+    first = Unrepeatable(1, killed_at=killed_at, max_staleness=max_staleness)
+    with pytest.raises(KeyboardInterrupt):
+        unrepeatable_run(tmp_path, audit, first, max_staleness=max_staleness)
+    for step in bad:
+        state_path(tmp_path, step).write_bytes(b"x")
+    second = Unrepeatable(2, max_staleness=max_staleness)
+    version = unrepeatable_run(tmp_path, audit, second, max_staleness=max_staleness)
+    assert version.step == 6
+    made = {version.adapter_id for version in RunStore(tmp_path).all(AdapterVersion)}
+    for played in RunStore(tmp_path).played():
+        makers = {rollout.adapter_id for item in played.rollouts for rollout in item.group.rollouts}
+        assert len(makers) == 1
+        assert makers <= made
+    assert unrepeatable_run(tmp_path, audit, Unrepeatable(3, max_staleness=max_staleness), max_staleness=max_staleness) == version
+
+
+def test_a_run_begun_anew_under_the_name_of_a_deleted_one_is_logged_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "run")
+    world.play()
+    told = len(world.audit.events)
+    shutil.rmtree(tmp_path / "run")
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScriptedSampler, "publish", crash)
+    second = world.again()
+    with pytest.raises(KeyboardInterrupt):
+        second.play()
+    monkeypatch.undo()
+    second.again().play()
+    assert world.audit.events[told:] == world.audit.events[:told]
+
+
+@dataclass
+class Asked(MemoryAudit):
+    """Counts how often it is asked whether it holds an event."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def since(self, size: int, root: str) -> Any:
+        return Held(super().since(size, root), self.asked)
+
+
+class Held:
+    def __init__(self, events: list[AuditEvent], asked: list[str]) -> None:
+        self._events, self._asked = events, asked
+
+    def __contains__(self, event: object) -> bool:
+        assert isinstance(event, AuditEvent)
+        self._asked.append(event.event)
+        return event in self._events
+
+
+def test_the_log_is_asked_only_about_steps_that_are_made_again(tmp_path: Path) -> None:
+    audit = Asked()
+    World(tmp_path, audit=audit, steps=3).play()
+    assert audit.asked == ["checkpoint.saved"], "the start: it may have been killed before"
+    state_path(tmp_path, 3).unlink()
+    World(tmp_path, audit=audit, steps=5).play()
+    assert audit.asked[1:] == ["guardrail.step", "checkpoint.saved"], "step 3, and not 4 or 5"
+    assert audit.names()["guardrail.step"] == 5
+
+
+def test_a_learner_that_stands_further_than_any_record_is_no_beginning(tmp_path: Path) -> None:
+    world = finished(tmp_path)
+    for name in ("run_states", "records"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "commits.jsonl").unlink()
+    again = world.again()
+    again.trainer.current = world.trainer.current
+    with pytest.raises(IntegrityError, match="the learner stands at step 5") as caught:
+        again.play()
+    assert caught.value.code == "E_STATE_CORRUPT"
+
+
+def test_steps_without_a_state_are_no_beginning(tmp_path: Path) -> None:
+    world = finished(tmp_path)
+    shutil.rmtree(tmp_path / "run_states")
+    (tmp_path / "commits.jsonl").unlink()
+    with pytest.raises(IntegrityError, match="none of the 0 run states"):
+        world.again().play()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", b"\x00" * 90])
+def test_a_damaged_play_of_a_step_that_was_not_finished_is_played_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    reference = finished(tmp_path / "whole")
+    world = World(tmp_path / "cut")
+    original = Shelved.update
+
+    def update(trainer: Shelved, groups: Sequence[RolloutGroup], *, number: int) -> Step:
+        if number == 4:
+            raise KeyboardInterrupt
+        return original(trainer, groups, number=number)
+
+    monkeypatch.setattr(Shelved, "update", update)
+    with pytest.raises(KeyboardInterrupt):
+        world.play()
+    monkeypatch.undo()
+    (tmp_path / "cut" / "journal" / "step-000004.jsonl").write_bytes(damage)
+    again = world.again()
+    again.play()
+    assert [step for step, _ in again.player.played] == [4, 5]
+    assert again.files() == reference.files()
+
+
+def test_what_a_kill_left_half_written_goes_when_the_run_is_held_again(tmp_path: Path) -> None:
+    finished(tmp_path)
+    left = [
+        tmp_path / ".corpus.json.0123abcd.tmp",
+        tmp_path / "journal" / ".step-000003.jsonl.0123abcd.tmp",
+        tmp_path / "records" / ".x.gone",
+        tmp_path / "run_states" / ".step-000003.json.0123abcd.tmp",
+    ]
+    for path in left:
+        path.write_bytes(b"text of a document")
+    with RunStore(tmp_path).lock():
+        assert list(tmp_path.rglob(".*")) == []

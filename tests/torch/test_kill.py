@@ -64,6 +64,37 @@ def test_damage_to_any_file_is_refused_or_made_good(trials):
     assert results["equal"] > 3
 
 
+def damaged_newest(trials, image):
+    """What becomes of a run whose newest run state, learner state or adapter is damaged, each file of them in turn."""
+    from benchmarks.kill_points import damage_trials, delete, files_of, flip, newest_of
+
+    newest = [image / path for path in newest_of(image)]
+    chosen = [i for i, file in enumerate(files_of(image)) if any(file.is_relative_to(path) for path in newest)]
+    jobs = [(flip, index) for index in chosen] + [(delete, index) for index in chosen]
+    assert len(jobs) > 12
+    return damage_trials(trials, image, jobs, stream(3, "places"))
+
+
+def test_of_a_finished_run_what_is_newest_is_made_again(trials):
+    results = damaged_newest(trials, trials.folder / "reference")
+    assert set(results) == {"equal"}, results
+
+
+def test_with_a_play_ahead_and_a_proven_sampler_nothing_is_lost_either():
+    from benchmarks.kill_points import Rig, Trials, scratch
+
+    folder = scratch()
+    ahead = Trials(Rig(folder, is_overlapped=True), folder)
+    ahead.record()
+    events = [event[0] for event in ahead.reference["audit"]]
+    stopped = ahead.resume_images(("kill", "torn"), every=16)
+    damaged = damaged_newest(ahead, folder / "reference")
+    shutil.rmtree(folder)
+    assert events.count("adapter.delivered") == events.count("checkpoint.saved") == 3
+    assert {said for _, said in stopped} == {"equal"}, stopped
+    assert set(damaged) == {"equal"}, damaged
+
+
 @pytest.mark.parametrize("kind", ["run_states", "states"])
 def test_where_nothing_verifies_nothing_starts_afresh(trials, kind):
     from benchmarks.kill_points import image_before
