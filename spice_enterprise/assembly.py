@@ -323,6 +323,7 @@ class Assembly:
             ServerLine(settings.url, token=read_token(token_path(self.config)), timeout_s=settings.timeout_s),
             base_digest=self.base_model.digest,
             dtype=self._sampler_dtype,
+            weights=self._served_weights,
             encode_prompt=self._tokenizer.encode_prompt,
             run_dir=self._store.run_dir,
         )
@@ -340,6 +341,12 @@ class Assembly:
         from spice_enterprise.training.hf_sampler import HfSampler
 
         return HfSampler(model, self._tokenizer, run_dir=self._store.run_dir)
+
+    @property
+    def _served_weights(self) -> str:
+        if self.config.training.quantization == "none":
+            return "base"
+        return "nf4" if self.config.sampler.weights == "nf4" else "twin"
 
     @property
     def _sampler_dtype(self) -> str:

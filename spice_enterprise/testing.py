@@ -357,8 +357,8 @@ class FakeTrainer:
         )
 
     def start(self, standing: Sequence[AdapterVersion] = ()) -> AdapterVersion:
-        """Stand at the first of `standing`, else where it stood; a new one stands at version 0."""
-        self.current = standing[0] if standing else self.current
+        """Stand at the first of `standing`, else at version 0: what an earlier run learned is not a new one's."""
+        self.current = standing[0] if standing else self._version(None, None)
         return self.current
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:

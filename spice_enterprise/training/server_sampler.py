@@ -61,15 +61,13 @@ class ServerSampler:
         *,
         base_digest: str,
         dtype: str,
+        weights: str,
         encode_prompt: Callable[[Prompt], tuple[int, ...]],
         run_dir: Path,
-        weights: str | None = None,
     ) -> None:
-        """Connect when it is first used. `base_digest`, `dtype` and `weights` (None: any) are what the server must have."""
+        """Connect when it is first used. What the server must have: `weights` are `base`, `twin` or `nf4`."""
         self._line = line
-        self._wanted = {"protocol": PROTOCOL, "base_digest": base_digest, "dtype": dtype}
-        if weights is not None:
-            self._wanted["weights"] = weights
+        self._wanted = {"protocol": PROTOCOL, "base_digest": base_digest, "dtype": dtype, "weights": weights}
         self._encode_prompt = encode_prompt
         self._run_dir = run_dir
         self._identity: Identity | None = None

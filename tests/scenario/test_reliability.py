@@ -416,13 +416,13 @@ def test_the_log_is_asked_only_about_steps_that_are_made_again(tmp_path: Path) -
     assert audit.names()["guardrail.step"] == 5
 
 
-def test_a_learner_that_stands_further_than_any_record_is_no_beginning(tmp_path: Path) -> None:
+def test_a_learner_that_stands_further_than_any_record_is_no_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = finished(tmp_path)
     for name in ("run_states", "records"):
         shutil.rmtree(tmp_path / name)
     (tmp_path / "commits.jsonl").unlink()
     again = world.again()
-    again.trainer.current = world.trainer.current
+    monkeypatch.setattr(Shelved, "start", lambda trainer, standing=(): world.trainer.current)
     with pytest.raises(IntegrityError, match="the learner stands at step 5") as caught:
         again.play()
     assert caught.value.code == "E_STATE_CORRUPT"

@@ -141,7 +141,7 @@ class Place:
 
     def client(self, *, timeout_s: float = 20.0, token: str = TOKEN, **changes: Any) -> ServerSampler:
         line = ServerLine(f"http://127.0.0.1:{self.port}", token=token, timeout_s=timeout_s)
-        given = {"base_digest": BASE, "dtype": "float32", "encode_prompt": encode, "run_dir": self.run_dir}
+        given = {"base_digest": BASE, "dtype": "float32", "weights": "base", "encode_prompt": encode, "run_dir": self.run_dir}
         return ServerSampler(line, **{**given, **changes})
 
     def greet(self, connection: http.client.HTTPConnection, method: str, path: str) -> str:
@@ -698,7 +698,7 @@ def test_another_base_after_a_restart_is_found_at_once(place: Place, use: Callab
         use(client)
 
 
-OTHERS = [{"weights": "nf4"}, {"kind": "other"}, {"versions": (("fake", "2"),)}, {"max_context_tokens": 98}]
+OTHERS = [{"kind": "other"}, {"versions": (("fake", "2"),)}, {"max_context_tokens": 98}]
 
 
 @pytest.mark.parametrize("is_adapted", [False, True])
@@ -728,7 +728,7 @@ def test_a_version_that_another_server_refuses_leaves_the_one_before_where_it_wa
     client = place.client()
     client.publish(make_version(place.run_dir))
     place.stop()
-    place.start(replace(IDENTITY, weights="nf4"))
+    place.start(replace(IDENTITY, kind="other"))
     with pytest.raises(DeliveryError, match="belongs to another base"):
         client.publish(make_version(place.run_dir, step=2, base_digest="c" * 64))
     with pytest.raises(DeliveryError, match="came back as another one"):

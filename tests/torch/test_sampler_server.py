@@ -79,7 +79,8 @@ def connect(server, run_dir, *, timeout_s=60.0):
 
     line = ServerLine(f"http://127.0.0.1:{server.port}", token=read_token(server.token_file), timeout_s=timeout_s)
     encode = ChatTokenizer(server.base.path).encode_prompt
-    return ServerSampler(line, base_digest=server.base.digest, dtype="float32", encode_prompt=encode, run_dir=run_dir)
+    wanted = {"base_digest": server.base.digest, "dtype": "float32", "weights": "twin"}
+    return ServerSampler(line, **wanted, encode_prompt=encode, run_dir=run_dir)
 
 
 def same(ours, theirs, tolerance=1e-6):

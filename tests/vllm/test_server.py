@@ -47,7 +47,12 @@ def test_vllm_behind_a_server_writes_under_the_delivered_adapter(server, world, 
     assert (ready["identity"]["kind"], ready["identity"]["weights"], ready["identity"]["dtype"]) == ("vllm", "twin", "float32")
     line = ServerLine(ready["url"], token=read_token(tmp_path / "sampler.token"), timeout_s=200.0)
     client = ServerSampler(
-        line, base_digest=world.base.digest, dtype="float32", encode_prompt=world.tokenizer.encode_prompt, run_dir=world.run_dir
+        line,
+        base_digest=world.base.digest,
+        dtype="float32",
+        weights="twin",
+        encode_prompt=world.tokenizer.encode_prompt,
+        run_dir=world.run_dir,
     )
     prompts = [tools.ask(f"Name {i} things that are {colour}.") for i, colour in enumerate(("red", "green", "blue"))]
     for version in (None, world.version(1), world.version(2), world.version(1)):
