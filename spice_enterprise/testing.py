@@ -357,8 +357,11 @@ class FakeTrainer:
         )
 
     def start(self, standing: Sequence[AdapterVersion] = ()) -> AdapterVersion:
-        """Stand at the first of `standing`, else at version 0: what an earlier run learned is not a new one's."""
-        self.current = standing[0] if standing else self._version(None, None)
+        """Stand at the first of `standing`, else at a version 0; after a run that is another one, as if of another seed."""
+        if standing:
+            self.current = standing[0]
+        elif self.current.step_id is not None:
+            self.current = replace(self._version(None, None), digest=digest_of([self.current.digest]))
         return self.current
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
