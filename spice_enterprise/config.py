@@ -118,7 +118,7 @@ class TrainingConfig(Section):
     """1: the next step is played by the version before while this one is learned; needs a sampler with weights of its own.
     Delivery is then proven by the canary at each publish; the gap of a step is recorded, and is the policy's own movement."""
     keep_states: int = Field(default=2, ge=2)
-    """Learner states kept on disk; adapters that a record points to as good are kept besides."""
+    """Learner states kept on disk, with their adapters."""
 
 
 NOT_IN_RESULT: Final = frozenset({"adapter_dir", "kv_cache_mib", "url", "token_file", "timeout_s"})
