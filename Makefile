@@ -26,6 +26,7 @@ check: $(READY)
 	$(VENV)/bin/lint-imports
 
 nightly: $(READY)
+	$(VENV)/bin/python -m benchmarks.kill_points --overlap
 	$(VENV)/bin/python -m benchmarks.mutations --executions 10000 $(if $(DATA),--data $(DATA))
 
 $(READY): pyproject.toml constraints.txt examples/models.txt examples/models_unstructured.txt
