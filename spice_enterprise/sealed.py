@@ -62,7 +62,7 @@ def digest_bytes(files: Mapping[str, bytes]) -> tuple[FileDigest, ...]:
 def write_manifest(directory: Path) -> tuple[FileDigest, ...]:
     """Write `manifest.json` over every file that lies in `directory` now, and return its entries."""
     entries = _digest_directory(directory)
-    durable.write_new(directory / MANIFEST, canonical_json({"schema": SCHEMA, "files": entries}))
+    _write_manifest(directory, entries)
     return entries
 
 
@@ -79,7 +79,7 @@ def save_directory(path: Path, files: Mapping[str, bytes]) -> tuple[FileDigest, 
     def fill(staged: Path) -> None:
         for name, data in files.items():
             durable.write_new(staged / name, data)
-        write_manifest(staged)
+        _write_manifest(staged, wanted)
 
     durable.write_directory(path, fill)
     if verify_directory(path) != wanted:
@@ -92,25 +92,20 @@ def verify_directory(path: Path) -> tuple[FileDigest, ...]:
 
     Raises `IntegrityError` (E_STATE_CORRUPT) naming the first file that is missing, extra or changed.
     """
-    entries = _read_manifest(path)
-    found = {item.name for item in path.iterdir()} - {MANIFEST}
-    listed = {entry.path for entry in entries}
-    if found != listed:
-        name = sorted(found ^ listed)[0]
-        raise corrupt(path, f"{name} is {'missing' if name in listed else 'not in the manifest'}")
+    entries = _read_complete_manifest(path)
     for entry in entries:
         if digest_file(path / entry.path) != entry:
-            raise corrupt(path, f"{entry.path} does not match its digest")
+            raise _changed(path, entry.path)
     return entries
 
 
 def read_verified(path: Path) -> dict[str, bytes]:
     """Return the files of `path` by name, having verified the very bytes returned. Raises `IntegrityError`."""
-    entries = _read_manifest(path)
-    verify_directory(path)
-    files = {entry.path: (path / entry.path).read_bytes() for entry in entries}
-    if digest_bytes(files) != tuple(sorted(entries, key=lambda entry: entry.path)):
-        raise corrupt(path, "it changed while being read")
+    files: dict[str, bytes] = {}
+    for entry in _read_complete_manifest(path):
+        files[entry.path] = (path / entry.path).read_bytes()
+        if digest_bytes({entry.path: files[entry.path]}) != (entry,):
+            raise _changed(path, entry.path)
     return files
 
 
@@ -130,6 +125,25 @@ def _holds(path: Path, wanted: tuple[FileDigest, ...]) -> bool:
         return verify_directory(path) == wanted
     except IntegrityError:
         return False
+
+
+def _write_manifest(directory: Path, entries: tuple[FileDigest, ...]) -> None:
+    durable.write_new(directory / MANIFEST, canonical_json({"schema": SCHEMA, "files": entries}))
+
+
+def _read_complete_manifest(path: Path) -> tuple[FileDigest, ...]:
+    """Return the manifest, having seen that exactly its files are there."""
+    entries = _read_manifest(path)
+    found = {item.name for item in path.iterdir()} - {MANIFEST}
+    listed = {entry.path for entry in entries}
+    if found != listed:
+        name = sorted(found ^ listed)[0]
+        raise corrupt(path, f"{name} is {'missing' if name in listed else 'not in the manifest'}")
+    return entries
+
+
+def _changed(path: Path, name: str) -> IntegrityError:
+    return corrupt(path, f"{name} does not match its digest")
 
 
 def _digest_directory(directory: Path) -> tuple[FileDigest, ...]:
