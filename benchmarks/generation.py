@@ -189,10 +189,11 @@ def main() -> None:
     model, vocabulary = find_model(args.model)
     common = {"model": str(model), "vocabulary": vocabulary, "n": 8, "seed": 100}
     cases = {"long": (512, 1, 64), "short": (128, 2, 128)} if not args.small else {"long": (256, 1, 24)}
+    found: dict[str, list[arms.Measured]] = {}
     for name, (prompt_tokens, prompts, longest) in cases.items():
         if args.case in (name, "all"):
             settings = {**common, "prompt_tokens": prompt_tokens, "prompts": prompts, "longest": longest}
-            measured = compare(settings, threads=args.threads, pairs=args.pairs, warmups=args.warmups)
+            found[name] = measured = compare(settings, threads=args.threads, pairs=args.pairs, warmups=args.warmups)
             print(f"\n{name}: {prompts} prompts of {prompt_tokens} tokens, 8 completions each, longest {longest}\n")
             print(arms.table(measured, rival=measured[1]))
             print(f"\nratio of pairs: {arms.speed_ratio(measured[0], measured[1])}")
@@ -201,10 +202,12 @@ def main() -> None:
                 arms.require("sampler over generate", arms.speed_ratio(*measured).median, at_least=0.6 * TARGET)
     if args.case in ("weights", "all") and not args.small:
         settings = {**common, "prompt_tokens": 64, "prompts": 1, "longest": 16, "is_gap": True}
-        measured = compare_weights(settings, threads=args.threads, pairs=args.pairs)
+        found["weights"] = measured = compare_weights(settings, threads=args.threads, pairs=args.pairs)
         print("\nNF4 weights, written out or multiplied by 4-bit kernels: 1 prompt of 64 tokens, 8 completions, longest 16\n")
         print(arms.table(measured, rival=measured[1], unit="tok/s"))
         print(arms.figures(measured))
+    if args.json is not None:
+        args.json.write_text(json.dumps({name: arms.as_json(each) for name, each in found.items()}, indent=1), encoding="utf-8")
 
 
 def find_model(given: Path | None) -> tuple[Path, int]:

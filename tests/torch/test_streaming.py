@@ -158,17 +158,17 @@ def test_sampling_otherwise_between_two_takes_changes_nothing(world):
         assert written(stream.take()[0][1]) == written(expected)
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_a_twin_says_what_the_four_bit_learner_says(tiny_base, config, make_learner, tmp_path, dtype):
     learner = make_learner(dequantise="never")
     twin = load_twin(tiny_base, config.model_copy(update={"dequantise": "never"}), dtype=dtype, seed=11)
     assert all(p.dtype == torch.float32 for p in twin.parameters.values())
-    assert twin.compute_dtype == ("float32" if dtype is None else "bfloat16")
+    assert twin.compute_dtype == ("float32" if dtype == "auto" else "bfloat16")
     prompts = [ask("which one", 12)]
     (group,) = make_sampler(twin, tmp_path).sample(prompts, n=4, seed=1)
     texts = [[c.text for c in group if c.text]]
     ours, theirs = (make_sampler(model, tmp_path).score(prompts, texts)[0] for model in (twin, learner))
-    assert theirs == pytest.approx(ours, abs=1e-4 if dtype is None else 0.1)
+    assert theirs == pytest.approx(ours, abs=1e-4 if dtype == "auto" else 0.1)
 
 
 def test_a_twin_serves_what_is_published_and_never_the_learners_unsaved_weights(world, tiny_base, config):
