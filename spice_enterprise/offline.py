@@ -9,6 +9,7 @@ The switches are exact on purpose: MLflow hears `true` but not `1`, vLLM only `1
 """
 
 import ipaddress
+import logging
 import os
 import socket
 import sys
@@ -51,12 +52,18 @@ OFFLINE_SWITCHES: Final[dict[str, str]] = {"HF_HUB_OFFLINE": "1"}
 """Set unless the config says `offline: false`."""
 
 
+HUSHED: Final = ("bitsandbytes.backends.cpu.ops",)
+"""Loggers that advise to fetch code from a hub."""
+
+
 def switch_off_telemetry(environ: MutableMapping[str, str] | None = None) -> None:
     """Set every switch. Idempotent; called by `import spice_enterprise` before anything else is imported."""
     target = os.environ if environ is None else environ
     target.update(SWITCHES)
     for name, value in OFFLINE_SWITCHES.items():
         target.setdefault(name, value)
+    for name in HUSHED:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def allow_hub(environ: MutableMapping[str, str] | None = None) -> None:
