@@ -8,13 +8,16 @@ VLLM_READY := $(VLLM_VENV)/.ready
 # the recipe's own environment must not pick up another project's settings
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo test test-vllm check nightly clean
+.PHONY: demo test test-bench test-vllm check nightly clean
 
 demo: $(READY)
 	@$(VENV)/bin/spice-enterprise demo
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
+
+test-bench: $(READY)
+	$(VENV)/bin/python -m pytest -m bench
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm

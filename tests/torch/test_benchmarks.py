@@ -1,4 +1,4 @@
-"""The comparisons with TRL and with `generate`, small: they run, both sides do the same work, and our side is ahead by most of the target."""
+"""The comparisons with TRL and `generate`, small: they run, both sides do the same work, ours is ahead by most of the target."""
 
 import importlib.util
 import json
@@ -10,6 +10,7 @@ import pytest
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.slow,
+    pytest.mark.bench,
     pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the rival is not installed"),
 ]
 
