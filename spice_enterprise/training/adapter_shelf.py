@@ -15,6 +15,7 @@ import secrets
 import shutil
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -103,16 +104,18 @@ def _write_private(path: Path, data: bytes) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the shelves of this user that nobody holds any more."""
+    """Remove the shelves of this user that nobody holds any more. What cannot be looked into is left alone."""
     for item in parent.glob(f"{PREFIX}*"):
-        if item.is_symlink() or not (item / LOCK).is_file() or item.stat().st_uid != os.getuid():
-            continue
-        with (item / LOCK).open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(item, ignore_errors=True)
+        # whose it is comes first: the shelf of another user cannot even be looked into
+        with suppress(OSError):
+            if not item.is_symlink() and item.stat().st_uid == os.getuid() and (item / LOCK).is_file():
+                _remove_unless_held(item)
+
+
+def _remove_unless_held(shelf: Path) -> None:
+    with (shelf / LOCK).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held: an OSError
+        shutil.rmtree(shelf, ignore_errors=True)
 
 
 def _remove(root: Path, lock: IO[bytes]) -> None:

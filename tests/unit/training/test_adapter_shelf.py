@@ -119,3 +119,23 @@ def test_memory_is_taken_where_there_is_room(parent, monkeypatch):
     assert pick_parent(None, run_dir=run_dir, needed_bytes=1 << 60) == run_dir / "served"
     monkeypatch.setattr(adapter_shelf, "MEMORY_DIR", parent / "missing")
     assert pick_parent(None, run_dir=run_dir, needed_bytes=1) == run_dir / "served"
+
+
+def test_a_shelf_of_another_user_is_not_looked_into_and_harms_nobody(parent, monkeypatch):
+    theirs = parent / "spice-theirs"
+    theirs.mkdir()
+    (theirs / adapter_shelf.LOCK).write_bytes(b"")
+    is_file = Path.is_file
+
+    def refused(path):
+        if path.parent == theirs:
+            raise PermissionError(13, "not yours")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    AdapterShelf(parent).close()
+    assert theirs.is_dir()
+    monkeypatch.setattr(os, "getuid", lambda: theirs.stat().st_uid + 1)
+    monkeypatch.setattr(Path, "is_file", lambda path: pytest.fail("looked into") if path.parent == theirs else is_file(path))
+    AdapterShelf(parent).close()
+    assert theirs.is_dir()
