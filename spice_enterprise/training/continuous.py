@@ -22,12 +22,13 @@ from spice_enterprise.records import Prompt, StopReason
 from spice_enterprise.training.cpu_linear import frozen_linear
 from spice_enterprise.training.drawing import draw
 from spice_enterprise.training.group_cache import Cohort, GroupCache
+from spice_enterprise.training.memory import SAMPLER_KV_BYTES
 from spice_enterprise.training.prefill import TokenIds, passes, read_beginning, read_prompts, shared_length
 from spice_enterprise.training.qlora import LearnerModel
 
 MAX_ROWS: Final = 128
 """Rows decoded together."""
-MAX_KV_BYTES: Final = 1 << 30
+MAX_KV_BYTES: Final = SAMPLER_KV_BYTES
 """Keys and values held at one time."""
 
 

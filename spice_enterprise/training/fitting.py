@@ -15,6 +15,7 @@ from spice_enterprise.training.memory import (
     BYTES_PER_WEIGHT,
     CPU_BATCH_TOKENS,
     CPU_ROW_TOKENS,
+    SAMPLER_KV_BYTES,
     ComputeType,
     MemoryPlan,
     ModelShape,
@@ -25,8 +26,6 @@ from spice_enterprise.training.memory import (
 
 TEMPLATE_TOKENS: Final = 200
 """What a prompt holds besides its passage, roughly."""
-HF_KV_BYTES: Final = 1 << 30
-"""What the transformers sampler holds of keys and values; groups beyond wait (`continuous.MAX_KV_BYTES`)."""
 CPU_KV_BYTES: Final = 4 << 30
 """Most that vLLM holds on a CPU unless the config says otherwise."""
 GPU_KV_TOKENS: Final = 250_000
@@ -79,7 +78,7 @@ def _with_sampler(learner: Workload, config: JobConfig, shape: ModelShape) -> Wo
         learner,
         sampler=form if has_own else None,
         sampler_compute=compute,
-        kv_tokens=_vllm_kv_tokens(config, per_token, is_gpu=learner.is_gpu) if is_vllm else HF_KV_BYTES // per_token,
+        kv_tokens=_vllm_kv_tokens(config, per_token, is_gpu=learner.is_gpu) if is_vllm else SAMPLER_KV_BYTES // per_token,
         least_kv_tokens=max(learner.least_kv_tokens, sampler.max_context_tokens) if is_vllm else learner.least_kv_tokens,
         keeps_kv=is_vllm or config.training.max_staleness > 0,
         may_release=is_vllm and learner.is_gpu and config.training.max_staleness == 0,

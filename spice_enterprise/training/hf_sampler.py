@@ -157,13 +157,11 @@ class HfSampler:
         return [self._completion(row, group.prompt_ids) for row in group.rows]
 
     def _completion(self, row: Row, prompt_ids: tuple[int, ...]) -> Completion:
-        text = self._tokenizer.decode(row.token_ids)
-        ends = [place for stop in row.prompt.stop if (place := text.find(stop)) >= 0]
         return Completion(
             prompt_token_ids=prompt_ids,
             token_ids=tuple(row.token_ids),
             logprobs=tuple(row.logprobs),
-            text=text[: min(ends)] if ends else text,
+            text=self._tokenizer.decode_until(row.token_ids, row.prompt.stop),
             stop_reason=row.stop_reason or "length",
             adapter_digest=self.adapter_digest,
         )

@@ -43,6 +43,8 @@ CPU_BATCH_TOKENS: Final = 512
 """On a CPU rows are put together up to this many positions: more costs memory and gains no speed."""
 CPU_ROW_TOKENS: Final = 2048
 """On a CPU a group is cut into rows of this many positions at most; each row reads the prompt again."""
+SAMPLER_KV_BYTES: Final = 1 << 30
+"""What the transformers sampler holds of keys and values at one time; groups beyond wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

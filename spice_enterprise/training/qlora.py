@@ -67,8 +67,7 @@ class LearnerModel:
         targets = list(choose_targets(causal, config.lora_targets))
         if config.quantization == "nf4":
             is_written_out = config.dequantise == "always" or (config.dequantise == "auto" and device.type != "cuda")
-            packing_device = device if device.type == "cuda" else torch.device("cpu")
-            quantise_linears(causal, device=packing_device, is_written_out=is_written_out)
+            quantise_linears(causal, device=packing_device(device), is_written_out=is_written_out)
         causal.to(device)
         use_frozen_linears(causal)
         lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=targets)
@@ -174,6 +173,11 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def packing_device(device: torch.device) -> torch.device:
+    """Return where weights for `device` are packed: 4-bit kernels are for CUDA and CPUs, and a twin must be packed alike."""
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def pick_compute_dtype(setting: str) -> torch.dtype:

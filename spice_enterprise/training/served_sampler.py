@@ -21,13 +21,12 @@ from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.fitting import free_memory, has_gpu
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.hf_twin import load_twin
-from spice_enterprise.training.memory import FLOAT32_BYTES, ModelShape
 from spice_enterprise.training.sampler_engine import MAX_HELD
 from spice_enterprise.training.settings_check import engine_problems
 from spice_enterprise.training.vllm_engine import VllmEngine
 from spice_enterprise.training.vllm_sampler import VllmSampler
-from spice_enterprise.training.vllm_settings import engine_settings, pick_kv_bytes, shelf_bytes
-from spice_enterprise.training.wire import Identity
+from spice_enterprise.training.vllm_settings import adapter_bytes, engine_settings, pick_kv_bytes, shelf_bytes
+from spice_enterprise.training.wire import Identity, served_weights
 
 SamplerKind = Literal["vllm", "hf"]
 SERVABLE: Final = frozenset({"E_LORA_TARGETS", "E_SAMPLER_WEIGHTS"})
@@ -64,8 +63,7 @@ def find_base(kind: SamplerKind, settings: JobConfig) -> BaseModel:
 
 def served_bytes(base: BaseModel, rank: int) -> int:
     """Return what the adapters of a server take at most: those held, the one that comes, and those laid out for vLLM."""
-    one = FLOAT32_BYTES * ModelShape.from_config(read_model_config(base.path)).lora_parameters(rank)
-    return (MAX_HELD + 1) * one + shelf_bytes(base, rank)
+    return (MAX_HELD + 1) * adapter_bytes(base, rank) + shelf_bytes(base, rank)
 
 
 def build_sampler(kind: SamplerKind, base: BaseModel, settings: JobConfig, *, folder: Path) -> ServedSampler:
@@ -83,7 +81,7 @@ def _hf(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
         versions=_versions(),
         base_digest=base.digest,
         dtype=twin.compute_dtype,
-        weights=_weights(settings, is_nf4=False),
+        weights=served_weights(settings),
         max_context_tokens=twin.max_context_tokens,
     )
     sampler = HfSampler(twin, ChatTokenizer(base.path), run_dir=folder)
@@ -98,17 +96,11 @@ def _vllm(base: BaseModel, settings: JobConfig, folder: Path) -> ServedSampler:
         versions=_versions(),
         base_digest=base.digest,
         dtype=chosen.dtype,
-        weights=_weights(settings, is_nf4=chosen.is_nf4),
+        weights=served_weights(settings),
         max_context_tokens=chosen.max_context_tokens,
     )
     sampler = VllmSampler(VllmEngine(chosen), ChatTokenizer(base.path), run_dir=folder, shelf=AdapterShelf(folder / "served"))
     return ServedSampler(sampler=sampler, identity=identity, close=sampler.close)
-
-
-def _weights(settings: JobConfig, *, is_nf4: bool) -> str:
-    if settings.training.quantization == "none":
-        return "base"
-    return "nf4" if is_nf4 else "twin"
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

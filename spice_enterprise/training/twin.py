@@ -16,11 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from spice_enterprise import durable
-from spice_enterprise.errors import IntegrityError
-from spice_enterprise.sealed import MANIFEST, verify_directory, write_manifest
-from spice_enterprise.training.base_model import DATA_SUFFIXES, BaseModel
-from spice_enterprise.training.qlora import pick_device, quantise_linears
+from spice_enterprise.sealed import MANIFEST, write_manifest
+from spice_enterprise.training.base_model import DATA_SUFFIXES, BaseModel, written_once
+from spice_enterprise.training.qlora import packing_device, pick_device, quantise_linears
 
 INDEX_SUFFIX: Final = ".index.json"
 
@@ -33,15 +31,7 @@ def write_twin(base: BaseModel, *, cache_dir: Path, learner_dtype: torch.dtype, 
     """
     name = Path(base.name).name
     target = cache_dir / f"{name}-{base.digest[:12]}-nf4-{_short(learner_dtype)}-{_short(dtype)}"
-    if not target.exists():
-        durable.write_directory(target, lambda staged: _write(base.path, staged, learner_dtype, dtype))
-    try:
-        verify_directory(target)
-    except IntegrityError as error:
-        raise IntegrityError(
-            f"the written-out base was changed: {error.message}", code="E_MODEL_DIGEST", hint=f"delete {target} and run again"
-        ) from None
-    return target
+    return written_once(target, lambda staged: _write(base.path, staged, learner_dtype, dtype), what="the written-out base")
 
 
 def _write(source: Path, target: Path, learner_dtype: torch.dtype, dtype: torch.dtype) -> None:
@@ -49,7 +39,7 @@ def _write(source: Path, target: Path, learner_dtype: torch.dtype, dtype: torch.
     model: Any = AutoModelForCausalLM.from_pretrained(
         str(source), dtype=learner_dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
-    quantise_linears(model, device=pick_device(), is_written_out=True)
+    quantise_linears(model, device=packing_device(pick_device()), is_written_out=True)
     model.to("cpu", dtype).save_pretrained(target)
     for item in source.iterdir():
         # the model's own settings say nothing that changed, and the library would add its version to them

@@ -179,13 +179,11 @@ class VllmStream:
         self._asked.clear()
 
     def _completion(self, part: Continuation, prompt: Prompt, prompt_ids: tuple[int, ...]) -> Completion:
-        text = self._tokenizer.decode(part.token_ids)
-        ends = [place for stop in prompt.stop if (place := text.find(stop)) >= 0]
         return Completion(
             prompt_token_ids=prompt_ids,
             token_ids=part.token_ids,
             logprobs=part.logprobs,
-            text=text[: min(ends)] if ends else text,
+            text=self._tokenizer.decode_until(part.token_ids, prompt.stop),
             stop_reason="stop" if part.is_stopped else "length",
             adapter_digest=BASE_DIGEST if self._adapter is None else self._adapter.digest,
         )

@@ -6,7 +6,6 @@ Refuses: keys and values that do not hold one context.
 Not here: starting it (`vllm_engine.py`); ranks, targets, contexts and weights it cannot serve (`settings_check.py`).
 """
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ import torch
 
 from spice_enterprise.config import SamplerConfig, TrainingConfig
 from spice_enterprise.errors import ConfigError
-from spice_enterprise.training.base_model import BaseModel
+from spice_enterprise.training.base_model import BaseModel, read_model_config
 from spice_enterprise.training.fitting import CPU_KV_BYTES
 from spice_enterprise.training.memory import BYTES_PER_WEIGHT, FLOAT32_BYTES, ModelShape
 from spice_enterprise.training.qlora import pick_compute_dtype
@@ -40,11 +39,10 @@ def engine_settings(
     Raises:
         ConfigError: E_MEMORY.
     """
-    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
     is_nf4 = sampler.weights == "nf4"
     learner_dtype = _name(pick_compute_dtype(training.compute_dtype))
     dtype: Dtype = learner_dtype if sampler.dtype == "auto" else sampler.dtype
-    per_token = ModelShape.from_config(config).kv_bytes_per_token(int(BYTES_PER_WEIGHT[dtype]))
+    per_token = ModelShape.from_config(read_model_config(base.path)).kv_bytes_per_token(int(BYTES_PER_WEIGHT[dtype]))
     require_kv_room(kv_bytes, needed_bytes=per_token * sampler.max_context_tokens)
     path = base.path
     if training.quantization == "nf4" and not is_nf4:
@@ -59,10 +57,14 @@ def engine_settings(
     )
 
 
+def adapter_bytes(base: BaseModel, rank: int) -> int:
+    """Return what one adapter takes."""
+    return FLOAT32_BYTES * ModelShape.from_config(read_model_config(base.path)).lora_parameters(rank)
+
+
 def shelf_bytes(base: BaseModel, rank: int) -> int:
     """Return what the adapters take that lie ready at one time."""
-    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
-    return HELD_ADAPTERS * FLOAT32_BYTES * ModelShape.from_config(config).lora_parameters(rank)
+    return HELD_ADAPTERS * adapter_bytes(base, rank)
 
 
 def pick_kv_bytes(kv_cache_mib: int | None, *, free_bytes: int) -> int:

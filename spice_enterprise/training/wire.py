@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NoReturn, TypeVar
 
+from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import DeliveryError, IntegrityError
 from spice_enterprise.records import AdapterVersion, Completion, Prompt, decode, digest_of, encode_json
 from spice_enterprise.sealed import digest_bytes
@@ -43,6 +44,13 @@ ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 Kind = Literal["adapter", "identity", "delivery", "loading", "sampler"]
 
 
+def served_weights(config: JobConfig) -> str:
+    """Return how a server of these settings holds the base, and so how a job of these settings wants it held."""
+    if config.training.quantization == "none":
+        return "base"
+    return "nf4" if config.sampler.weights == "nf4" else "twin"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """What a server is, for as long as its process lives."""
@@ -56,7 +64,7 @@ class Identity:
     dtype: str
     """Of weights and activations."""
     weights: str
-    """How an NF4 base is held: see `sampler.weights`."""
+    """How the base is held: `served_weights`."""
     max_context_tokens: int
     protocol: int = PROTOCOL
 
