@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from spice_enterprise import durable, offline
 from spice_enterprise.config import (
@@ -234,6 +234,21 @@ class Assembly:
             expected_digest=self.config.base_digest,
         )
 
+    @cached_property
+    def _sized(self) -> JobConfig:
+        """The config with contract and token limits settled for the base model."""
+        from spice_enterprise.training.memory import ModelShape
+
+        return self.config.sized(ModelShape.from_config(self._model_config).weights)
+
+    @cached_property
+    def _model_config(self) -> Mapping[str, Any]:
+        """The base model's `config.json`."""
+        from spice_enterprise.training.base_model import EMBEDDED_CONFIG, read_model_config
+
+        # the embedded model is converted when it is first needed, and its dimensions are known before
+        return EMBEDDED_CONFIG if self.config.base_model == EMBEDDED_MODEL else read_model_config(self.base_model.path)
+
     def require_engine(self) -> None:
         """Refuse settings that contradict each other, and a job that does not fit in memory, before anything is loaded.
 
@@ -253,16 +268,12 @@ class Assembly:
     @cached_property
     def _layout(self) -> "MemoryPlan":
         """How learner and sampler fit into the memory that is free now."""
-        from spice_enterprise.training.base_model import EMBEDDED_CONFIG, read_model_config
         from spice_enterprise.training.fitting import require_memory
         from spice_enterprise.training.memory import ModelShape
         from spice_enterprise.training.settings_check import check_engine
 
-        # the embedded model is converted when it is first needed, and its dimensions are known before
-        is_embedded = self.config.base_model == EMBEDDED_MODEL
-        model = EMBEDDED_CONFIG if is_embedded else read_model_config(self.base_model.path)
-        check_engine(self.config, model)
-        return require_memory(self.config, ModelShape.from_config(model))
+        check_engine(self.config, self._model_config)
+        return require_memory(self.config, ModelShape.from_config(self._model_config))
 
     @cached_property
     def _training(self) -> TrainingConfig:
@@ -357,7 +368,7 @@ class Assembly:
             return self._given.trainer
         from spice_enterprise.training.trainer import Lineage, QloraTrainer, Sampling
 
-        selfplay = self.config.selfplay
+        selfplay = self._sized.selfplay
         return QloraTrainer(
             self._learner,
             run_dir=self._store.run_dir,
@@ -399,7 +410,7 @@ class Assembly:
             return self._given.player
         from spice_enterprise.selfplay.episode import SelfplayStage
 
-        return SelfplayStage(sampler=self.sampler, verifier=self.verifier, config=self.config.selfplay, seed=self.config.seed)
+        return SelfplayStage(sampler=self.sampler, verifier=self.verifier, config=self._sized.selfplay, seed=self.config.seed)
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:

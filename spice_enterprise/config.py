@@ -15,12 +15,39 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.records import Regime, digest_of
 
 EMBEDDED_MODEL: Final = "embedded"
+PAPER: Final[dict[str, dict[str, Any]]] = {
+    "selfplay": {
+        "steps": 640,
+        "max_tasks": 8,
+        "max_rounds": 128,
+        "refill_rounds": 0,
+        "formats": "model",
+        "contract": "full",
+        "hint": "none",
+        "admission": "parsable",
+        "open_book_samples": 0,
+        "open_book_agree": 0,
+        "reward": "spice",
+        "duplicate_penalty": 0.0,
+        "reasoner_task": "random",
+        "document_cap": 0,
+        "replay_share": 0.0,
+    },
+    "training": {"learning_rate": 1e-5, "warmup_steps": 0, "clip_high": 0.2, "mask_truncated": False},
+}
+"""SPICE as published (arXiv 2510.24684): up to 1,024 attempts, every readable task is played, the model chooses the format.
+The learning rate is ten times the paper's 1e-6, which was for full fine-tuning: this learner trains an adapter."""
+PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {"enterprise": {}, "paper": PAPER}
+SMALL_MODEL_WEIGHTS: Final = 10**9
+"""Models below it are asked the short contract."""
+TOKENS: Final = {"short": (96, 32), "full": (1536, 2048)}
+"""Most new tokens of (a proposal, an answer) by contract."""
 MAX_CONFIG_BYTES: Final = 1 << 20
 
 
@@ -64,25 +91,76 @@ class IngestConfig(Section):
 
 
 class SelfplayConfig(Section):
-    """What one step plays."""
+    """What one step plays. The defaults are those of `preset: enterprise`; `PAPER` has those of the other."""
 
     steps: int = Field(default=150, ge=0, le=100_000)
     chunks_per_step: int = Field(default=8, ge=1)
+    """Chunks played in a step (the paper's documents); how many rollouts one update takes is `training.train_batch_size`."""
     challenger_group: int = Field(default=8, ge=2)
     reasoner_group: int = Field(default=8, ge=2)
     max_tasks: int = Field(default=4, ge=1)
     """Most valid tasks of one chunk that the reasoner attempts."""
     max_rounds: int = Field(default=3, ge=1, le=128)
-    """Rounds of proposals until one is valid."""
+    """Rounds of `challenger_group` proposals until one is valid."""
     refill_rounds: int = Field(default=0, ge=0, le=8)
     """Further rounds for a chunk whose groups all carry no signal."""
-    regime: Regime = "open_book"
-    formats: Literal["free_form", "choice", "both"] = "both"
+    regimes: tuple[Regime, ...] = Field(default=("self_contained",), min_length=1, max_length=3)
+    """What the reasoner may see. Several: each chunk keeps one of them, drawn from the seed."""
+    distractor_passages: int = Field(default=2, ge=0, le=16)
+    """Passages of other documents that `open_book` shows beside the right one."""
+    formats: Literal["free_form", "choice", "both", "model"] = "both"
+    """`both`: drawn evenly by chunk; `model`: the model chooses in a call of its own."""
+    contract: Literal["auto", "short", "full"] = "auto"
+    """What the challenger is asked for: a question and an answer, or the paper's whole JSON. `auto`: `full` from a billion weights."""
     hint: Literal["none", "span"] = "span"
     """`span`: code offers an answer that stands in the chunk and the challenger writes the question."""
-    challenger_tokens: int = Field(default=96, ge=8)
-    reasoner_tokens: int = Field(default=32, ge=4)
+    grounding: Literal["corpus", "none"] = "corpus"
+    """`none`: the challenger sees no document. For comparison only."""
+    challenger: Literal["trained", "frozen"] = "trained"
+    """`frozen`: proposals come from the base, or from `challenger_model`, and only the reasoner learns."""
+    challenger_model: str | None = None
+    """Local directory of another model that proposes, with `challenger: frozen`."""
+    admission: Literal["checked", "parsable"] = "checked"
+    """`parsable`: everything that can be read is played, as in the paper."""
+    open_book_samples: int = Field(default=4, ge=0, le=64)
+    """Answers of the frozen base, with the passage, that a proposal is checked by; 0 leaves the check out."""
+    open_book_agree: int = Field(default=3, ge=0, le=64)
+    """Fewest of them that must agree with the reference answer."""
+    closed_book_samples: int = Field(default=0, ge=0, le=64)
+    """Answers of the frozen base without the passage; a proposal that all of them get right is refused."""
+    check_temperature: float = Field(default=1.0, ge=0.01, le=2.0)
+    reward: Literal["chance_corrected", "spice", "rzero", "azr", "spell", "threshold"] = "chance_corrected"
+    """What a proposal earns for how often its task is answered right."""
+    invalid_reward: float = Field(default=-0.1, ge=-1.0, le=0.0)
+    duplicate_penalty: float = Field(default=0.25, ge=0.0, le=1.0)
+    """What a proposal pays that is very near to an archived question."""
+    near_copy: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Cosine from which a question counts as such."""
+    embedder: str = "hashed"
+    """`hashed`: n-grams of letters and words; or a local directory of a transformers encoder such as MiniLM."""
+    reasoner_task: Literal["frontier", "random", "best_reward"] = "frontier"
+    """Which task trains the reasoner. `frontier`: a random one that was answered both right and wrong, if there is one."""
+    chunk_sampler: Literal["uniform", "learnability", "coverage"] = "uniform"
+    """`learnability`: half of the chunks by p(1 - p) of their recent tasks; `coverage`: those with the fewest tasks first."""
+    document_cap: int = Field(default=3, ge=0)
+    """Most tasks of one document in `document_cap_steps`, as long as other documents have chunks to play; 0: no cap."""
+    document_cap_steps: int = Field(default=50, ge=1)
+    replay_share: float = Field(default=0.1, ge=0.0, le=0.5)
+    """Share of a step's chunks that are replaced by a task of an earlier step that was answered both right and wrong."""
+    challenger_tokens: int = Field(default=0, ge=0, le=65_536)
+    """Most new tokens of a proposal; 0: 96 for a short contract, 1,536 for a full one."""
+    reasoner_tokens: int = Field(default=0, ge=0, le=65_536)
+    """Most new tokens of an answer; 0: 32 for a short contract, 2,048 for a full one."""
     temperature: float = Field(default=1.0, ge=0.01, le=2.0)
+
+
+class WarmupConfig(Section):
+    """Supervised steps before self-play, where `warmup` asks for them."""
+
+    steps: int = Field(default=20, ge=1, le=100_000)
+    examples_per_step: int = Field(default=32, ge=1)
+    """Most examples of one step."""
+    learning_rate: float = Field(default=2e-4, gt=0.0, le=1.0)
 
 
 class TrainingConfig(Section):
@@ -112,6 +190,10 @@ class TrainingConfig(Section):
     """How far above 1."""
     importance_cap: float = Field(default=2.0, ge=1.0)
     """Most that rounding between sampler and learner may weigh a token."""
+    train_batch_size: int = Field(default=128, ge=2)
+    """Most rollouts of one update; a step with more makes several, over whole groups in order."""
+    mask_truncated: bool = True
+    """Learn nothing from a completion that ended at its token limit."""
     max_batch_tokens: int = Field(default=16_384, ge=64)
     """Most packed positions in one forward pass; halved, and kept so, each time memory runs out."""
     max_staleness: Literal[0, 1] = 0
@@ -119,6 +201,8 @@ class TrainingConfig(Section):
     Delivery is then proven by the canary at each publish; the gap of a step is recorded, and is the policy's own movement."""
     keep_states: int = Field(default=2, ge=2)
     """Learner states kept on disk, with their adapters."""
+    keep_adapters_every: int = Field(default=0, ge=0)
+    """Keep the adapter of every so many steps for good (for `crossplay`); 0 keeps only those of `keep_states`."""
 
 
 NOT_IN_RESULT: Final = frozenset({"adapter_dir", "kv_cache_mib", "url", "token_file", "timeout_s"})
@@ -191,13 +275,26 @@ class JobConfig(Section):
     """SHA-256 the base model's manifest must have; refused when it does not."""
     offline: bool = True
     seed: int = Field(default=0, ge=0, lt=2**53)
+    preset: Literal["enterprise", "paper"] = "enterprise"
+    """Which defaults the sections begin from: `paper` reproduces SPICE as published."""
+    warmup: Literal["none", "format", "facts"] = "none"
+    """Supervised steps before self-play: `format` on the model's own admitted proposals, `facts` on rewritten chunks."""
     ingest: IngestConfig = IngestConfig()
     selfplay: SelfplayConfig = SelfplayConfig()
+    warmup_training: WarmupConfig = WarmupConfig()
     training: TrainingConfig = TrainingConfig()
     sampler: SamplerConfig = SamplerConfig()
     exam: ExamConfig = ExamConfig()
     policies: PolicyPaths = PolicyPaths()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_preset(cls, data: Any) -> Any:
+        """Put the preset's values where nothing else was said."""
+        laid = PRESETS.get(data.get("preset", "enterprise"), {}) if isinstance(data, dict) else {}
+        sections = {name: {**values, **said} for name, values in laid.items() if isinstance(said := data.get(name, {}), dict)}
+        return {**data, **sections} if sections else data
 
     @property
     def workspace_dir(self) -> Path:
@@ -208,6 +305,19 @@ class JobConfig(Section):
     def run_dir(self) -> Path:
         """This job's own directory."""
         return self.workspace_dir / self.name
+
+    def sized(self, weights: int) -> "JobConfig":
+        """Return this config with contract and token limits settled for a base model of so many weights."""
+        play = self.selfplay
+        by_size: Literal["short", "full"] = "short" if weights < SMALL_MODEL_WEIGHTS else "full"
+        contract = by_size if play.contract == "auto" else play.contract
+        asked, answered = TOKENS[contract]
+        settled = {
+            "contract": contract,
+            "challenger_tokens": play.challenger_tokens or asked,
+            "reasoner_tokens": play.reasoner_tokens or answered,
+        }
+        return self.model_copy(update={"selfplay": play.model_copy(update=settled)})
 
     def digest(self) -> str:
         """`sha256:` over what decides the result; where things lie and what shows them does not."""

@@ -38,7 +38,6 @@ from spice_enterprise.protocols import (
 )
 from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, Chunk, NamedDigest, Step, digest_of
 from spice_enterprise.run_state import RunState, RunStates, load_monitors, monitor_states, require_same
-from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.store import Commit, RunStore
 
 
@@ -85,7 +84,7 @@ def self_play(
     states = RunStates(store)
     careful, standing = _resume(parts, store, states, settings)
     recorded = max((step.number for step in store.all(Step)), default=0)
-    version, commit, archive = standing.version, standing.commit, Archive(standing.tasks)
+    version, commit, memory = standing.version, standing.commit, standing.tasks
     pace = _Pace(settings.steps, commit.number)
     with _ahead(chunks, parts.player, store, settings) as ahead:
         while commit.number < settings.steps and not commit.is_halted:
@@ -101,8 +100,8 @@ def self_play(
             version = _settle(step, version, alerts, now, store, settings.run)
             commit = _committed(step, version, alerts, commit, settings.max_restores)
             now.window.log_step(step, _extra(played))
-            _file(played, number, archive)
-            states.save(_state(commit, version, archive, now, states, settings))
+            memory = (*memory, *_entries(parts.player, played, number))
+            states.save(_state(commit, version, memory, now, states, settings))
             store.commit(commit)
             on_progress(pace.line(step, played))
     alerts = list(store.all(Alert))
@@ -159,14 +158,19 @@ def _begin(parts: LoopParts, store: RunStore, states: RunStates, settings: LoopS
     parts.audit.append(_saved(version, settings.run))
     _publish(version, parts, settings.run)
     commit = Commit(number=0, step_id="", adapter_id=version.adapter_id, restores=0)
-    standing = _state(commit, version, Archive(), parts, states, settings)
+    standing = _state(commit, version, (), parts, states, settings)
     states.save(standing)
     store.commit(commit)
     return parts, standing
 
 
 def _state(
-    commit: Commit, version: AdapterVersion, archive: Archive, parts: LoopParts, states: RunStates, settings: LoopSettings
+    commit: Commit,
+    version: AdapterVersion,
+    memory: tuple[str, ...],
+    parts: LoopParts,
+    states: RunStates,
+    settings: LoopSettings,
 ) -> RunState:
     size, root = _head(parts.audit)
     return RunState(
@@ -176,7 +180,7 @@ def _state(
         audit_size=size,
         audit_root=root,
         files=states.files(commit.number),
-        tasks=archive.state(),
+        tasks=memory,
         monitors=monitor_states(parts.monitors),
     )
 
@@ -205,18 +209,17 @@ def _told_once(parts: LoopParts, size: int, root: str) -> LoopParts:
 
 
 def _remind(player: Player, store: RunStore, standing: RunState) -> None:
-    """Tell the player which tasks there were: up to the state, and in plays that will be taken from the journal."""
+    """Tell the player what was played: up to the state, and in plays that will be taken from the journal."""
     if isinstance(player, RememberingPlayer):
-        archive, number = Archive(standing.tasks), standing.commit.number + 1
+        memory, number = standing.tasks, standing.commit.number + 1
         while (played := store.journalled(number)) is not None:
-            _file(played, number, archive)
+            memory = (*memory, *_entries(player, played, number))
             number += 1
-        player.remember(archive.state())
+        player.remember(memory)
 
 
-def _file(played: Played, number: int, archive: Archive) -> None:
-    for task in played.tasks:
-        archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime, step=number)
+def _entries(player: Player, played: Played, number: int) -> tuple[str, ...]:
+    return player.entries(played, step=number) if isinstance(player, RememberingPlayer) else ()
 
 
 def _ahead(chunks: Sequence[Chunk], player: Player, store: RunStore, settings: LoopSettings) -> Ahead:

@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from spice_enterprise.records import (
     AdapterVersion,
+    Admission,
     Alert,
     Alias,
     AuditEvent,
@@ -394,6 +395,10 @@ class Played:
     groups: tuple[RolloutGroup, ...]
     tasks: tuple[Task, ...]
     rollouts: tuple["PlayedRollout", ...]
+    admissions: tuple[Admission, ...] = ()
+    """One verdict per proposal that could be read."""
+    replayed: tuple[Task, ...] = ()
+    """Tasks of earlier steps that were attempted again; their groups are among `rollouts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,6 +407,34 @@ class PlayedRollout:
 
     group: RolloutGroup
     is_trained: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """What one play cost, by phase: `challenger`, `admission`, `reasoner`, `grading`. Facts of the moment, never a record."""
+
+    seconds: tuple[tuple[str, float], ...]
+    """Time of a shared forward pass is split by the rows in it."""
+    tokens: tuple[tuple[str, int], ...]
+    """New tokens that were drawn, by phase."""
+
+
+@runtime_checkable
+class MeteringPlayer(Protocol):
+    """A player that knows what its last play cost. Optional."""
+
+    @property
+    def effort(self) -> Effort | None:
+        """Of the last finished play; None before the first."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns short texts into vectors, so that near-copies of a question are found."""
+
+    def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """Return one vector of length 1 per text, all of the same size. The same text gives the same vector, always."""
+        ...
 
 
 class Player(Protocol):
@@ -414,10 +447,14 @@ class Player(Protocol):
 
 @runtime_checkable
 class RememberingPlayer(Player, Protocol):
-    """A player that asks no question twice. Optional."""
+    """A player that knows what was asked before. Optional. What it remembers is kept in the run's state as strings."""
 
-    def remember(self, tasks: Sequence[str]) -> None:
-        """Take these entries of the archive (`selfplay.archive`) as all that was asked before a resumed run goes on."""
+    def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
+        """Return what is to be remembered of a play."""
+        ...
+
+    def remember(self, entries: Sequence[str]) -> None:
+        """Take these entries, of all plays before, as everything that is remembered."""
         ...
 
 
@@ -460,6 +497,9 @@ class Parts:
     player: Player | None = None
     sampler: Sampler | None = None
     base_sampler: Sampler | None = None
+    challenger_sampler: Sampler | None = None
+    """Who proposes, where that is not the model in training (`selfplay.challenger: frozen`)."""
+    embedder: Embedder | None = None
     verifier: Verifier | None = None
     trainer: Trainer | None = None
     monitors: tuple[Monitor, ...] | None = None

@@ -29,9 +29,10 @@ ScrubbedText = NewType("ScrubbedText", str)
 Split = Literal["train", "unseen", "exam"]
 Role = Literal["challenger", "reasoner"]
 AdapterRole = Literal["shared", "challenger", "reasoner"]
-AnswerKind = Literal["choice", "number", "date", "text"]
+AnswerKind = Literal["choice", "number", "date", "text", "list", "expression", "boolean"]
 TaskFormat = Literal["free_form", "choice"]
 Regime = Literal["self_contained", "open_book", "closed_book"]
+Objective = Literal["policy", "supervised"]
 StopReason = Literal["stop", "length"]
 Withheld = Literal["", "no_signal", "non_finite"]
 Outcome = Literal["valid", "unparsable", "refused", "correct", "wrong"]
@@ -238,6 +239,8 @@ class Task:
     regime: Regime
     options: tuple[str, ...] = field(default=(), repr=False)
     """Choice tasks: the options in the order shown; `answer` is then the letter."""
+    aliases: tuple[str, ...] = field(default=(), repr=False)
+    """Other spellings of a text answer that are right as well."""
     task_id: str = _id()
 
     def __post_init__(self) -> None:
@@ -261,7 +264,7 @@ class Rollout:
     stop_reason: StopReason
     outcome: Outcome
     reason: str
-    """Why a proposal was refused or unparsable, as a code; empty otherwise."""
+    """A code: why a proposal was refused or unparsable, or why an answer could not be graded; empty otherwise."""
     reward: float
     rollout_id: str = _id()
 
@@ -271,12 +274,40 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
-    """Rollouts that share a parent, a prompt and a reward baseline. The prompt is stored once."""
+    """Rollouts that share a parent, a prompt and a reward baseline. The prompt is stored once.
+
+    A `supervised` group is learned word for word, whatever its rewards: its rollouts are examples of the warm-up.
+    """
 
     role: Role
     parent_id: str
     prompt_token_ids: tuple[int, ...] = field(repr=False)
     rollouts: tuple[Rollout, ...]
+    objective: Objective = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The verdict on one proposal, made without a vote of the model in training."""
+
+    rollout_id: str
+    chunk_id: str
+    code: str
+    """Why it was refused (`selfplay.admission`); empty when it was admitted."""
+    task_id: str = ""
+    """The task that came of it; empty when none was attempted."""
+    similarity: float = 0.0
+    """Cosine to the nearest question of the archive, -1 to 1."""
+    is_near_copy: bool = False
+    """True when it is so near to an archived question that the challenger pays for it."""
+    open_book: float | None = None
+    """Share of the frozen base's answers with the passage that agree with the reference answer; None when not asked."""
+    closed_book: float | None = None
+    """The same without the passage."""
+    admission_id: str = _id()
+
+    def __post_init__(self) -> None:
+        _stamp(self, "admission_id", "adm_")
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -327,6 +358,13 @@ class Step:
     """Mean |log-probability of the learner - of the sampler| over the scored tokens."""
     staleness: int = 0
     """How many versions the rollouts were behind the one that was updated: 0 or 1."""
+    objective: Objective = "policy"
+    """`supervised`: a step of the warm-up."""
+    clip_share: float = 0.0
+    """Share of scored tokens whose ratio was clipped."""
+    weight_mean: float = 1.0
+    """Mean importance weight (learner over sampler, capped) of the scored tokens."""
+    weight_max: float = 1.0
     heldout: float | None = None
     heldout_se: float | None = None
     batch_tokens: int = field(default=0, metadata=NOT_IN_ID)

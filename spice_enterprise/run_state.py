@@ -43,7 +43,7 @@ class RunState:
     files: tuple[FileDigest, ...]
     """How far each growing file went, and the digest up to there."""
     tasks: tuple[str, ...] = field(repr=False)
-    """The archive of tasks (`selfplay.archive`)."""
+    """What the player remembers of all plays so far (`selfplay.archive`)."""
     monitors: tuple[tuple[str, str], ...] = field(repr=False)
     """(class, state as JSON) of every monitor that remembers steps, in their order."""
 

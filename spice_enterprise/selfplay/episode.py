@@ -65,9 +65,16 @@ class SelfplayStage:
         self.archive = archive
         return played
 
-    def remember(self, tasks: Sequence[str]) -> None:
+    def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
+        """Return the archive's entries of a play."""
+        archive = Archive()
+        for task in played.tasks:
+            archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime, step=step)
+        return archive.state()
+
+    def remember(self, entries: Sequence[str]) -> None:
         """Take these entries of an archive as everything that was asked so far."""
-        self.archive = Archive(tasks)
+        self.archive = Archive(entries)
 
     def stop(self) -> None:
         """Make a play that runs in another thread end soon."""

@@ -83,7 +83,7 @@ class Turn:
 
     def _judge(self, plan: Plan, completion: Completion) -> Attempt:
         proposal = read_proposal(plan, completion)
-        reason = refusal(proposal, plan.chunk, regime=self.config.regime, archive=self.archive)
+        reason = refusal(proposal, plan.chunk, regime=self.config.regimes[0], archive=self.archive)
         wrong: tuple[str, ...] = ()
         if not reason and plan.task_format == "choice":
             wrong = distractors(proposal.answer, proposal.answer_kind, self.pool)
@@ -96,7 +96,7 @@ class Turn:
         for i, attempt in enumerate(played.attempts):
             if not attempt.reason:
                 proposers.setdefault(normalise(attempt.proposal.question), []).append(i)
-        passages = passages_for(self.config.regime, self.chunk)
+        passages = passages_for(self.config.regimes[0], self.chunk)
         drafts: list[Draft] = []
         for positions in list(proposers.values())[: self.config.max_tasks]:
             task = self._task(played.plan, played.attempts[positions[0]])
@@ -117,7 +117,7 @@ class Turn:
             answer=answer,
             answer_kind="choice" if is_choice else proposal.answer_kind,
             task_format=plan.task_format,
-            regime=self.config.regime,
+            regime=self.config.regimes[0],
             options=options,
         )
 

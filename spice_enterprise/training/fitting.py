@@ -24,8 +24,8 @@ from spice_enterprise.training.memory import (
     choose_layout,
 )
 
-TEMPLATE_TOKENS: Final = 200
-"""What a prompt holds besides its passage, roughly."""
+TEMPLATE_TOKENS: Final = {"short": 200, "full": 1200}
+"""What a prompt of a contract holds besides its passages, roughly."""
 CPU_KV_BYTES: Final = 4 << 30
 """Most that vLLM holds on a CPU unless the config says otherwise."""
 GPU_KV_TOKENS: Final = 250_000
@@ -46,6 +46,7 @@ def require_memory(config: JobConfig, shape: ModelShape, *, available_bytes: int
 
 def workload_of(config: JobConfig, shape: ModelShape, *, is_gpu: bool) -> Workload:
     """Return what the settings ask of a device."""
+    config = config.sized(shape.weights)
     training = config.training
     compute = _compute(training.compute_dtype, is_gpu=is_gpu)
     is_packed = training.dequantise == "never" or (training.dequantise == "auto" and is_gpu)
@@ -93,12 +94,14 @@ def _vllm_kv_tokens(config: JobConfig, per_token: int, *, is_gpu: bool) -> int:
 
 
 def prompt_tokens(config: JobConfig) -> int:
-    """Return about how long the longest prompt is: a passage in its template."""
-    return config.ingest.chunk_tokens + TEMPLATE_TOKENS
+    """Return about how long the longest prompt of a sized config is: its passages in their template."""
+    play = config.selfplay
+    passages = 1 + (play.distractor_passages if "open_book" in play.regimes else 0)
+    return passages * config.ingest.chunk_tokens + TEMPLATE_TOKENS["full" if play.contract == "full" else "short"]
 
 
 def new_tokens(config: JobConfig) -> int:
-    """Return the most tokens that are written after one prompt."""
+    """Return the most tokens of a sized config that are written after one prompt."""
     return max(config.selfplay.challenger_tokens, config.selfplay.reasoner_tokens, config.exam.answer_tokens)
 
 

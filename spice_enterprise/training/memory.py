@@ -92,6 +92,11 @@ class ModelShape:
             (self.intermediate, self.hidden),
         )
 
+    @property
+    def weights(self) -> int:
+        """About how many weights the model has: its linear maps and its vocabulary."""
+        return self.linear_weights() + self.vocabulary * self.hidden * (1 if self.is_tied else 2)
+
     def linear_weights(self) -> int:
         """Return the number of weights that are quantised: every linear map of every layer, not the head."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linears())

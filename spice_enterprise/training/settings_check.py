@@ -14,6 +14,7 @@ from typing import Any, Final
 from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.training.fitting import has_gpu, new_tokens, prompt_tokens
+from spice_enterprise.training.memory import ModelShape
 from spice_enterprise.training.server_token import token_path
 
 SERVED_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -136,6 +137,7 @@ def _targets(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _context(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield limits that the longest prompt with its completion exceeds, and a reservation beyond the model's own limit."""
+    config = config.sized(ModelShape.from_config(model).weights if model else 0)
     prompt, new = prompt_tokens(config), new_tokens(config)
     limit = model.get("max_position_embeddings")
     is_vllm, reserved = config.sampler.kind == "vllm", config.sampler.max_context_tokens
