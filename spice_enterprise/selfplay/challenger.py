@@ -2,7 +2,7 @@
 
 In: scrubbed chunks, and the completions of one round.
 Out: a `Plan` per chunk and round (prompt, offered answer), and one `Proposal` per completion.
-Refuses: nothing; a completion without a readable proposal is a `Proposal` without a question.
+Refuses: nothing; a completion that is not what its contract demands is a `Proposal` with a code.
 Not here: admission, rewards, and the choice of who is played (`episode.py`).
 
 With `hint: span` code finds values that stand verbatim in the chunk, offers one, and the model only writes the question:
@@ -17,15 +17,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.records import AnswerKind, Chunk, Completion, Prompt, TaskFormat
+from spice_enterprise.records import AnswerKind, Chunk, Completion, Prompt, Regime, TaskFormat
 from spice_enterprise.seeding import stream
 from spice_enterprise.selfplay.answers import extract_answer, kind_of
+from spice_enterprise.selfplay.challenger_prompts import challenger_full, challenger_pair, challenger_span, format_choice
+from spice_enterprise.selfplay.contracts import Read, read_format, read_full
 from spice_enterprise.selfplay.options import distractors
-from spice_enterprise.selfplay.prompts import Decoding, challenger_pair, challenger_span
+from spice_enterprise.selfplay.prompts import Contract, Decoding
 from spice_enterprise.selfplay.spans import Hint, find_hints, opener, sentence_around
+
+__all__ = ["Plan", "Proposal", "drawn_format", "format_prompt", "plan_chunk", "read_format", "read_proposal"]
 
 FREE_FORM_SHARE: Final = 0.5
 """Share of chunks played in free form where both formats are on."""
+FORMAT_TOKENS: Final = 192
+"""Most new tokens of the choice of a format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,61 +40,124 @@ class Plan:
 
     chunk: Chunk
     task_format: TaskFormat
+    regime: Regime
     hint: Hint | None
     prompt: Prompt
+    contract: Contract = "short"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What one challenger completion proposes; `question` is empty when it could not be read."""
+    """What one challenger completion proposes."""
 
     question: str = field(repr=False)
     answer: str = field(repr=False)
+    """With `options` the text of the right one."""
     answer_kind: AnswerKind
+    quotes: tuple[str, ...] = field(default=(), repr=False)
+    """What the model says stands in the chunk; the short contract has none."""
+    options: tuple[str, ...] = field(default=(), repr=False)
+    """Options the model wrote itself; empty where code makes them."""
+    code: str = ""
+    """Why it could not be read as its contract demands: `unparsable`, `schema` or `type`; else empty."""
 
 
-def plan_chunk(chunk: Chunk, pool: Sequence[Hint], config: SelfplayConfig, *, seed: int, step: int, round_number: int) -> Plan:
-    """Choose format and offered span for one chunk and round, from the seed alone.
+def drawn_format(chunk: Chunk, config: SelfplayConfig, *, seed: int, step: int) -> TaskFormat | None:
+    """Return the format of a chunk's turn, or None when the model is to choose it."""
+    if config.formats == "model":
+        return None
+    if config.formats != "both":
+        return config.formats
+    return "free_form" if stream(seed, step, chunk.chunk_id, "format").random() < FREE_FORM_SHARE else "choice"
 
-    A chunk without any findable value is asked the open way, whatever `hint` says. A span for which `pool` holds no
-    wrong options is asked in free form.
+
+def format_prompt(chunk: Chunk, config: SelfplayConfig) -> Prompt:
+    """Return the call in which the model chooses the format; `read_format` reads what it says."""
+    decoding = Decoding(max_new_tokens=FORMAT_TOKENS, temperature=config.temperature)
+    return format_choice(chunk.text if config.grounding == "corpus" else None, decoding=decoding)
+
+
+def plan_chunk(  # noqa: PLR0913 - a draw is named by seed, step and round; format and regime are the caller's choices
+    chunk: Chunk,
+    pool: Sequence[Hint],
+    config: SelfplayConfig,
+    *,
+    regime: Regime,
+    seed: int,
+    step: int,
+    round_number: int,
+    task_format: TaskFormat,
+) -> Plan:
+    """Choose the offered span for one chunk and round, from the seed alone, and word the prompt.
+
+    A chunk without any findable value is asked the open way, whatever `hint` says. Under the short contract, whose options
+    code makes, a chunk all of whose values lack wrong ones in `pool` is asked in free form.
     """
-    hint = _offered(chunk, stream(seed, step, chunk.chunk_id, "span"), round_number) if config.hint == "span" else None
-    decoding = Decoding(max_new_tokens=config.challenger_tokens, temperature=config.temperature)
-    prompt = challenger_span(sentence_around(chunk.text, hint), hint.value, opener(hint), decoding) if hint else None
+    hints = _offered(chunk, config, stream(seed, step, chunk.chunk_id, "span"))
+    if task_format == "choice" and config.contract != "full":
+        choosable = [hint for hint in hints if distractors(hint.value, hint.kind, pool)]
+        task_format = "choice" if choosable or not hints else "free_form"
+        hints = choosable or hints
+    hint = hints[round_number % len(hints)] if hints else None
     return Plan(
         chunk=chunk,
-        task_format=_format(chunk, hint, pool, config, stream(seed, step, chunk.chunk_id, "format").random()),
+        task_format=task_format,
+        regime=regime,
         hint=hint,
-        prompt=prompt or challenger_pair(chunk.text, decoding),
+        prompt=_worded(chunk, hint, config, task_format, regime),
+        contract="full" if config.contract == "full" else "short",
     )
 
 
-def _offered(chunk: Chunk, draws: random.Random, round_number: int) -> Hint | None:
-    """Return the value for this round: another one every round; measures, dates and times before names and bare numbers.
+def _offered(chunk: Chunk, config: SelfplayConfig, draws: random.Random) -> list[Hint]:
+    """Return the values in the order of the rounds: measures, dates and times before names and bare numbers.
 
     A question about a measure names what is measured; a question about a name needs to know what the name stands for,
     which small models mostly invent.
     """
+    if config.hint != "span" or config.grounding == "none":
+        return []
     hints = list(find_hints(chunk.text))
     draws.shuffle(hints)
     hints.sort(key=lambda hint: opener(hint).startswith("What is the"))  # stable: shuffled within each
-    return hints[round_number % len(hints)] if hints else None
+    return hints
 
 
-def _format(chunk: Chunk, hint: Hint | None, pool: Sequence[Hint], config: SelfplayConfig, draw: float) -> TaskFormat:
-    if config.formats == "free_form" or (config.formats == "both" and draw < FREE_FORM_SHARE):
-        return "free_form"
-    return "choice" if hint is None or distractors(hint.value, hint.kind, pool) else "free_form"
+def _worded(chunk: Chunk, hint: Hint | None, config: SelfplayConfig, task_format: TaskFormat, regime: Regime) -> Prompt:
+    decoding = Decoding(max_new_tokens=config.challenger_tokens, temperature=config.temperature)
+    passage = chunk.text if config.grounding == "corpus" else None
+    if config.contract == "full":
+        return challenger_full(passage, task_format, regime=regime, answer=hint.value if hint else "", decoding=decoding)
+    if hint is None:
+        return challenger_pair(passage, regime=regime, decoding=decoding)
+    sentence = sentence_around(chunk.text, hint)
+    return challenger_span(sentence, hint.value, opener=opener(hint), regime=regime, decoding=decoding)
 
 
 def read_proposal(plan: Plan, completion: Completion) -> Proposal:
-    """Read the question (and, without a hint, the answer) from one completion; never raises."""
+    """Read one completion as the plan's contract demands; never raises."""
+    if plan.contract == "full":
+        offered, kind = (plan.hint.value, plan.hint.kind) if plan.hint else ("", "text")
+        return _proposal(read_full(completion.text, plan.task_format, offered=offered, offered_kind=kind))
     question, rest = _split_question(plan.prompt.prefill + completion.text)
     if plan.hint is not None:
-        return Proposal(question=question, answer=plan.hint.value, answer_kind=plan.hint.kind)
-    answer = extract_answer(rest, "text") if re.search(r"answer\s?:", rest, re.IGNORECASE) else ""
-    return Proposal(question=question if answer else "", answer=answer, answer_kind=kind_of(answer))
+        answer, kind = plan.hint.value, plan.hint.kind
+    else:
+        answer = extract_answer(rest, "text") if re.search(r"answer\s?:", rest, re.IGNORECASE) else ""
+        kind = kind_of(answer)
+    is_read = bool(question and answer)
+    return Proposal(question=question if is_read else "", answer=answer, answer_kind=kind, code="" if is_read else "unparsable")
+
+
+def _proposal(read: Read) -> Proposal:
+    return Proposal(
+        question=read.question,
+        answer=read.answer,
+        answer_kind=read.answer_kind,
+        quotes=read.quotes,
+        options=read.options,
+        code=read.code,
+    )
 
 
 def _split_question(text: str) -> tuple[str, str]:
