@@ -304,6 +304,11 @@ class Admission:
     """Share of the frozen base's answers with the passage that agree with the reference answer; None when not asked."""
     closed_book: float | None = None
     """The same without the passage."""
+    task_format: TaskFormat | None = None
+    answer_kind: AnswerKind | None = None
+    question: str = field(default="", repr=False)
+    """As it was read, so that people can see what is refused."""
+    answer: str = field(default="", repr=False)
     admission_id: str = _id()
 
     def __post_init__(self) -> None:
