@@ -23,7 +23,7 @@ from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.qlora import LearnerModel
 from spice_enterprise.training.scoring import selected_logprobs
-from spice_enterprise.training.trainer import Lineage, QloraTrainer
+from spice_enterprise.training.trainer import Lineage, QloraTrainer, Sampling
 
 
 class System:
@@ -35,7 +35,8 @@ class System:
         config = TrainingConfig(
             quantization=settings["quantization"], compute_dtype="float32", lora_rank=settings["rank"],
             lora_alpha=settings["rank"], learning_rate=settings["learning_rate"], warmup_steps=0,
-            grad_clip=settings["grad_clip"], activation_checkpointing="always" if settings["is_checkpointing"] else "never",
+            grad_clip=settings["grad_clip"], mask_truncated=False,
+            activation_checkpointing="always" if settings["is_checkpointing"] else "never",
         )  # fmt: skip
         self._directory = tempfile.TemporaryDirectory()
         run_dir = Path(self._directory.name)
@@ -45,7 +46,7 @@ class System:
         self.tokenizer.stop_ids = frozenset()  # lengths are forced: the rival may not end early either
         lineage = Lineage(base_model=base.name, base_digest=base.digest, corpus_digest="sha256:-", config_digest="sha256:-")
         l_max: dict[Role, int] = {"challenger": longest, "reasoner": longest}
-        self.trainer = QloraTrainer(self.learner, run_dir=run_dir, config=config, l_max=l_max, lineage=lineage)
+        self.trainer = QloraTrainer(self.learner, run_dir=run_dir, config=config, lineage=lineage, sampling=Sampling(l_max=l_max))
         self.sampler = HfSampler(self.learner, self.tokenizer, run_dir=run_dir)
         self.version = self.trainer.start()
         self.sampler.publish(self.version)

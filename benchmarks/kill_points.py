@@ -78,7 +78,7 @@ class Rig:
         self.base = self.tools.resolve(self.tools.write_model(folder / "tiny"))
         self.config = TrainingConfig(
             lora_rank=2, lora_alpha=2, learning_rate=1e-2, warmup_steps=0, compute_dtype="float32", quantization="none",
-            max_staleness=int(is_overlapped),
+            max_staleness=int(is_overlapped), mask_truncated=False,
         )  # fmt: skip
         self.learner = LearnerModel.load(self.base, self.config, seed=11)
         self.tokenizer = ChatTokenizer(self.base.path)

@@ -42,6 +42,7 @@ def one_pass(settings: Settings) -> Run:
         compute_dtype="float32",
         activation_checkpointing="never",
         max_batch_tokens=settings["batch_tokens"],
+        mask_truncated=False,
     )
     learner = LearnerModel.load(base, config, seed=1)
     gradient = PolicyGradient(learner, config=config, l_max={"challenger": 128, "reasoner": 128}, temperature=1.0)

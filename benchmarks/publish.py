@@ -38,7 +38,7 @@ from spice_enterprise.training.fitting import require_memory
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.memory import ModelShape
 from spice_enterprise.training.qlora import LearnerModel
-from spice_enterprise.training.trainer import Lineage, QloraTrainer
+from spice_enterprise.training.trainer import Lineage, QloraTrainer, Sampling
 from spice_enterprise.training.vllm_sampler import VllmSampler, open_vllm
 
 UPDATES: Final = 3
@@ -50,7 +50,13 @@ class Bench:
 
     def __init__(self, folder: Path, dtype: str, *, learning_rate: float) -> None:
         self.training = TrainingConfig(
-            lora_rank=16, lora_alpha=16, learning_rate=learning_rate, warmup_steps=0, compute_dtype="float32", keep_states=9
+            lora_rank=16,
+            lora_alpha=16,
+            learning_rate=learning_rate,
+            warmup_steps=0,
+            compute_dtype="float32",
+            keep_states=9,
+            mask_truncated=False,
         )
         sampler = SamplerConfig.model_validate({"kind": "vllm", "dtype": dtype, "max_context_tokens": 512, "kv_cache_mib": 256})
         self.base = resolve_base_model("embedded", cache_dir=cache_dir(), is_offline=True)
@@ -71,7 +77,9 @@ class Bench:
         """Return version 0 and those of real updates on rollouts of the learner's own sampler."""
         lineage = Lineage(base_model=self.base.name, base_digest=self.base.digest, corpus_digest="c", config_digest="k")
         l_max = {"challenger": 32, "reasoner": 32}
-        trainer = QloraTrainer(self.learner, run_dir=self.run_dir, config=self.training, l_max=l_max, lineage=lineage)
+        trainer = QloraTrainer(
+            self.learner, run_dir=self.run_dir, config=self.training, lineage=lineage, sampling=Sampling(l_max=l_max)
+        )
         versions = [trainer.start()]
         for number in range(1, UPDATES + 1):
             self.hf.publish(versions[-1])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from spice_enterprise.errors import IntegrityError
-from spice_enterprise.records import AdapterVersion, canonical_json, decode, digest_of
+from spice_enterprise.records import AdapterVersion, Objective, canonical_json, decode, digest_of
 from spice_enterprise.sealed import digest_bytes, read_verified
 
 STATE_PREFIX: Final = "step-"
@@ -33,6 +33,10 @@ class Progress:
     """How far micro-batches were made smaller (`learning.PolicyGradient.limits`)."""
     parent_digest: str | None
     """Of the version before, whose files may be gone."""
+    objective: Objective = "policy"
+    """What the updates behind the optimiser's moments were for."""
+    kept: tuple[str, ...] = ()
+    """Ids of the adapters that are kept for good (`training.keep_adapters_every`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ Out: gradients on the adapter, and sums over the scored tokens (`Measured`).
 Refuses: a single completion that does not fit into memory; values that are not finite come out as such.
 Not here: the optimiser, versions and states (`trainer.py`), the loss itself (`losses.py`).
 
-The divisor of the loss counts every rollout given, so leaving out groups without a signal changes the time, not the loss.
+The divisor of the loss counts every rollout given, so leaving out groups without a signal, and completions that were cut
+off at their limit, changes the time, not the loss. Groups of examples are all learned, whatever their rewards.
 When memory runs out the pass begins again with micro-batches half as large, which add up to the same sums.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -19,9 +20,16 @@ from torch import Tensor
 
 from spice_enterprise.config import TrainingConfig
 from spice_enterprise.errors import TrainingError
-from spice_enterprise.records import Role, RolloutGroup
-from spice_enterprise.training.advantages import centre, has_no_signal
-from spice_enterprise.training.losses import LossSettings, TokenBatch, k3, policy_loss
+from spice_enterprise.records import Objective, Role, RolloutGroup
+from spice_enterprise.training.advantages import centre
+from spice_enterprise.training.losses import (
+    LossSettings,
+    TokenBatch,
+    clipped_and_weights,
+    k3,
+    policy_loss,
+    supervised_loss,
+)
 from spice_enterprise.training.memory import CPU_BATCH_TOKENS, CPU_ROW_TOKENS
 from spice_enterprise.training.packing import PackedBatch, PackedRow, fill_batches, pack_group, to_tensors
 from spice_enterprise.training.qlora import LearnerModel
@@ -33,17 +41,22 @@ NO_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """What the micro-batches of one step add up to; sums over tokens, in nats."""
+    """What the micro-batches of one update add up to; sums over tokens, in nats."""
 
     is_trained: bool
     """False: no group carries a signal. Sampler and learner were compared on the first, and there are no gradients."""
     batch_tokens: int
     """Most positions of one forward pass."""
+    scale: float = 1.0
+    """What the loss was divided by: the rollouts of the update (besides L_max), or the target tokens of its examples."""
     loss: float = 0.0
     gap: float = 0.0
     kl: float = 0.0
     entropy: float = 0.0
     tokens: int = 0
+    clipped: float = 0.0
+    weights: float = 0.0
+    weight_max: float = 0.0
 
     def mean(self, total: float) -> float:
         """Return a per-token mean; NaN when there were no tokens."""
@@ -55,19 +68,37 @@ class Measured:
         return math.isfinite(self.loss) and math.isfinite(self.gap)
 
 
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Return the updates of one step as one: sums over those that learned something, and their mean loss."""
+    trained = [part for part in parts if part.is_trained] or parts[:1]
+    if len(trained) == 1:
+        return trained[0]
+    scale = sum(part.scale for part in trained)
+    return Measured(
+        is_trained=True,
+        batch_tokens=min(part.batch_tokens for part in trained),
+        scale=scale,
+        loss=sum(part.loss * part.scale for part in trained) / scale,
+        gap=sum(part.gap for part in trained),
+        kl=sum(part.kl for part in trained),
+        entropy=sum(part.entropy for part in trained),
+        tokens=sum(part.tokens for part in trained),
+        clipped=sum(part.clipped for part in trained),
+        weights=sum(part.weights for part in trained),
+        weight_max=max(part.weight_max for part in trained),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lesson:
-    """The groups of one step, the advantages of their rollouts, and which groups are run."""
+    """What of an update's groups is run, and the advantages of those rollouts."""
 
     groups: Sequence[RolloutGroup]
     advantages: Sequence[Sequence[float]]
-    chosen: Sequence[int]
+    scale: float
     is_trained: bool
     is_stale: bool
-
-    @property
-    def sequences(self) -> int:
-        return sum(len(group.rollouts) for group in self.groups)
+    objective: Objective
 
 
 class PolicyGradient:
@@ -81,6 +112,7 @@ class PolicyGradient:
         self._loss = LossSettings(
             kind=config.loss, clip_low=config.clip_low, clip_high=config.clip_high, importance_cap=config.importance_cap
         )
+        self._is_masked = config.mask_truncated
         is_cpu = learner.device.type == "cpu"
         self._is_sparing = config.activation_checkpointing == "always" or (
             config.activation_checkpointing == "auto" and not is_cpu
@@ -104,10 +136,11 @@ class PolicyGradient:
 
         The ratio of the loss is to the policy that played. Rollouts of the learner's own version have ratio 1, and only
         rounding lies between sampler and learner; of rollouts that are `is_stale` the sampler's numbers are that policy.
+        All groups have the same objective.
 
         Raises `TrainingError` (E_MEMORY) when one completion with its prompt does not fit.
         """
-        lesson = _plan_lesson(groups, is_stale=is_stale)
+        lesson = _plan_lesson(groups, is_stale=is_stale, is_masked=self._is_masked)
         measured = None
         while measured is None:
             for parameter in self._learner.parameters.values():
@@ -117,7 +150,7 @@ class PolicyGradient:
 
     def _run(self, lesson: _Lesson) -> Measured | None:
         """Go over the lesson once; `None` when memory ran out and the micro-batches were made smaller."""
-        measured = Measured(is_trained=lesson.is_trained, batch_tokens=self._row_tokens)
+        measured = Measured(is_trained=lesson.is_trained, batch_tokens=self._row_tokens, scale=lesson.scale)
         for rows in self._batches(lesson):
             try:
                 self._accumulate(to_tensors(rows, self._learner.device), lesson, measured=measured)
@@ -134,8 +167,7 @@ class PolicyGradient:
 
     def _batches(self, lesson: _Lesson) -> list[list[PackedRow]]:
         rows: list[PackedRow] = []
-        for index in lesson.chosen:
-            group = lesson.groups[index]
+        for index, group in enumerate(lesson.groups):
             completions = [rollout.token_ids for rollout in group.rollouts]
             rows += pack_group(group.prompt_token_ids, completions, group=index, max_tokens=self._row_tokens)
         return fill_batches(rows, max_tokens=self._shared_tokens)
@@ -150,7 +182,7 @@ class PolicyGradient:
                 code="E_MEMORY",
                 hint="set training.activation_checkpointing: always, shorten chunks or completions, or use a smaller base model",
             )
-        least = max(_least_tokens(lesson.groups[index]) for index in lesson.chosen)
+        least = max(map(_least_tokens, lesson.groups))
         self._row_tokens = min(tried - 1, max(tried // 2, least))
         self._shared_tokens = min(self._shared_tokens, self._row_tokens)
         if torch.accelerator.is_available():
@@ -158,26 +190,43 @@ class PolicyGradient:
 
     def _accumulate(self, batch: PackedBatch, lesson: _Lesson, *, measured: Measured) -> None:
         """Forward one micro-batch, add to `measured` and, when there is something to learn, to the gradients."""
+        is_policy = lesson.objective == "policy"
+        temperature = self._temperature if is_policy else 1.0
+        tokens = None
         with torch.set_grad_enabled(lesson.is_trained), self._learner.spare_activations(is_on=self._is_sparing):
             states = self._learner.completion_states(batch)
-            logps, entropies = selected_logprobs(states, self._learner.head_weight, batch.targets, temperature=self._temperature)
-            tokens = self._token_batch(batch, lesson, learner_logps=logps.detach())
-            loss = policy_loss(logps, tokens, self._loss)
+            logps, entropies = selected_logprobs(states, self._learner.head_weight, batch.targets, temperature=temperature)
+            if is_policy:
+                tokens = self._token_batch(batch, lesson, learner_logps=logps.detach())
+                loss = policy_loss(logps, tokens, self._loss)
+            else:
+                loss = supervised_loss(logps, lesson.scale)
             if lesson.is_trained:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        gaps = logps.detach() - tokens.sampler_logps
         measured.loss += loss.item()
-        measured.gap += gaps.abs().sum().item()
-        measured.kl += k3(logps.detach(), tokens.sampler_logps).sum().item()
         measured.entropy += entropies.sum().item()
         measured.tokens += len(batch.targets)
+        self._compare(logps.detach(), tokens, measured)
+
+    def _compare(self, logps: Tensor, tokens: TokenBatch | None, measured: Measured) -> None:
+        """Add how far the learner is from the sampler; nobody sampled examples, so they count as equal."""
+        if tokens is None:
+            measured.weights, measured.weight_max = float(measured.tokens), 1.0
+            return
+        gaps = logps - tokens.sampler_logps
+        is_clipped, weights = clipped_and_weights(logps, tokens, self._loss)
+        measured.gap += gaps.abs().sum().item()
+        measured.kl += k3(logps, tokens.sampler_logps).sum().item()
+        measured.clipped += is_clipped.sum().item()
+        measured.weights += weights.sum().item()
+        measured.weight_max = max(measured.weight_max, weights.max().item())
 
     def _token_batch(self, batch: PackedBatch, lesson: _Lesson, *, learner_logps: Tensor) -> TokenBatch:
         lengths = torch.tensor(batch.lengths)
         rollouts = [lesson.groups[g].rollouts[r] for g, r in batch.source]
         sampler = torch.tensor([value for rollout in rollouts for value in rollout.logprobs], dtype=torch.float32)
         advantages = torch.tensor([lesson.advantages[g][r] for g, r in batch.source], dtype=torch.float32)
-        divisors = torch.tensor([float(self._l_max[r.role] * lesson.sequences) for r in rollouts])
+        divisors = torch.tensor([self._l_max[r.role] * lesson.scale for r in rollouts])
         device = self._learner.device
         return TokenBatch(
             start_logps=sampler.to(device) if lesson.is_stale else learner_logps,
@@ -195,16 +244,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
 
 
-def _plan_lesson(groups: Sequence[RolloutGroup], *, is_stale: bool) -> _Lesson:
-    rewards = [[rollout.reward for rollout in group.rollouts] for group in groups]
-    trained = [index for index, values in enumerate(rewards) if not has_no_signal(values)]
+def _plan_lesson(groups: Sequence[RolloutGroup], *, is_stale: bool, is_masked: bool) -> _Lesson:
+    objective: Objective = groups[0].objective if groups else "policy"
+    if objective == "supervised":
+        kept = [(group, [1.0] * len(group.rollouts)) for group in groups]
+        scale = sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+    else:
+        kept = [taught for group in groups if (taught := _taught(group, is_masked=is_masked)) is not None]
+        scale = sum(len(group.rollouts) for group in groups)
+    rest = [(group, [0.0] * len(group.rollouts)) for group in groups[:1]]
     return _Lesson(
-        groups=groups,
-        advantages=[centre(values) for values in rewards],
-        chosen=trained or range(min(1, len(groups))),
-        is_trained=bool(trained),
+        groups=[group for group, _ in kept or rest],
+        advantages=[advantages for _, advantages in kept or rest],
+        scale=float(scale),
+        is_trained=bool(kept),
         is_stale=is_stale,
+        objective=objective,
     )
+
+
+def _taught(group: RolloutGroup, *, is_masked: bool) -> tuple[RolloutGroup, list[float]] | None:
+    """Return what is learned of a group, with advantages over the whole of it; None when that is nothing.
+
+    `is_masked`: not the completions that ended at their token limit: how they would have ended, nobody knows.
+    """
+    advantages = centre([rollout.reward for rollout in group.rollouts])
+    places = [i for i, rollout in enumerate(group.rollouts) if not (is_masked and rollout.stop_reason == "length")]
+    if all(advantages[i] == 0.0 for i in places):
+        return None
+    return replace(group, rollouts=tuple(group.rollouts[i] for i in places)), [advantages[i] for i in places]
 
 
 def _least_tokens(group: RolloutGroup) -> int:

@@ -1,7 +1,7 @@
-"""Policy losses, and the numbers a step reports about its tokens.
+"""The losses, and the numbers a step reports about its tokens.
 
 In: per completion token, the learner's and the sampler's log-probabilities and the advantage of its rollout.
-Out: a scalar to minimise; k3 divergence.
+Out: a scalar to minimise; k3 divergence; which ratios were clipped.
 Refuses: nothing; values that are not finite come out as such, and the trainer withholds the update.
 Not here: which rows are trained and how they are packed (`learning.py`, `packing.py`).
 
@@ -15,12 +15,15 @@ clip(x) = x within [1 - low, 1 + high], the gain is
 and the loss is - sum of gains / (L_max of the role) / sequences. The divisor is a constant: dividing by each rollout's
 own length would reward long wrong answers, and dividing by the number of tokens would couple rollouts of different groups.
 The start is the policy that played: the learner itself where its own version did, and then r = 1, w corrects rounding alone
-and the three have the same gradient; the sampler's numbers where the version before did, and then w = 1 and r can be cut.
+and the three have the same gradient; the sampler's numbers where the version before did, or where an earlier update of the
+same step moved the learner, and then w = 1 and r can be cut.
+
+The loss of examples is - sum of logp / target tokens of the update: each token counts the same, so it is the mean negative
+log-likelihood per token in nats, and a long example weighs more than a short one.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -54,32 +57,35 @@ class TokenBatch:
 
 def policy_loss(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
     """Return the summed loss of these tokens; sums over micro-batches add up to the step's loss."""
-    return -(_GAINS[settings.kind](logps, tokens, settings) / tokens.divisors).sum()
+    return -(_gains(logps, tokens, settings) / tokens.divisors).sum()
 
 
-def _token_gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
-    weights = importance_weights(tokens.start_logps, tokens.sampler_logps, settings.importance_cap)
-    return weights * _clipped_gains(torch.exp(logps - tokens.start_logps), tokens.advantages, settings)
+def supervised_loss(logps: Tensor, targets: float) -> Tensor:
+    """Return the summed loss of these tokens of examples; `targets` is how many the whole update has."""
+    return -(logps / targets).sum()
 
 
-def _sequence_gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
-    start = sequence_means(tokens.start_logps, tokens.completions)
-    weights = importance_weights(start, sequence_means(tokens.sampler_logps, tokens.completions), settings.importance_cap)
-    ratios = torch.exp(sequence_means(logps, tokens.completions) - start)
+def clipped_and_weights(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """Return for each token [N] whether its ratio was clipped (bool), and its importance weight (float)."""
+    ratios, weights = _ratios_and_weights(logps.detach(), tokens, settings)
+    is_above, is_below = ratios > 1.0 + settings.clip_high, ratios < 1.0 - settings.clip_low
+    if settings.kind != "cispo":  # the smaller gain is taken: a clip that would raise it does not count
+        is_above, is_below = is_above & (tokens.advantages > 0), is_below & (tokens.advantages < 0)
+    return is_above | is_below, weights
+
+
+def _gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
+    ratios, weights = _ratios_and_weights(logps, tokens, settings)
+    if settings.kind == "cispo":
+        return weights * _clip(ratios, settings).detach() * tokens.advantages * logps
     return weights * _clipped_gains(ratios, tokens.advantages, settings)
 
 
-def _weighted_gains(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Tensor:
-    weights = importance_weights(tokens.start_logps, tokens.sampler_logps, settings.importance_cap)
-    ratios = _clip(torch.exp(logps - tokens.start_logps), settings).detach()
-    return weights * ratios * tokens.advantages * logps
-
-
-_GAINS: Final[Mapping[LossKind, Callable[[Tensor, TokenBatch, LossSettings], Tensor]]] = {
-    "dr_grpo": _token_gains,
-    "gspo": _sequence_gains,
-    "cispo": _weighted_gains,
-}
+def _ratios_and_weights(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    start, sampler = tokens.start_logps, tokens.sampler_logps
+    if settings.kind == "gspo":
+        logps, start, sampler = (sequence_means(values, tokens.completions) for values in (logps, start, sampler))
+    return torch.exp(logps - start), importance_weights(start, sampler, settings.importance_cap)
 
 
 def _clipped_gains(ratios: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:

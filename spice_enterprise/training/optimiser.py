@@ -39,11 +39,14 @@ class AdapterOptimiser:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
-    def step(self, grad_norm: float) -> None:
-        """Clip the gradients, whose norm is `grad_norm`, and update. The caller has checked that it is finite."""
+    def step(self, grad_norm: float, *, learning_rate: float | None = None) -> None:
+        """Clip the gradients, whose norm is `grad_norm`, and update. The caller has checked that it is finite.
+
+        `learning_rate`: instead of the one of this update.
+        """
         torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self._config.grad_clip, torch.tensor(grad_norm))
         for group in self._adam.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() if learning_rate is None else learning_rate
         self._adam.step()
         self._updates += 1
 

@@ -3,6 +3,7 @@
 In: rollout groups, the digests of the current version and of its parent.
 Out: 0 or 1: how many versions behind all of them are.
 Refuses: rollouts of any other version, and a mix of two.
+    Examples are taken whoever wrote them: nothing is corrected by who did.
 Not here: correcting for it (the importance weights of `losses.py`).
 """
 
@@ -17,7 +18,7 @@ def staleness_of(groups: Sequence[RolloutGroup], version: AdapterVersion, *, par
 
     Raises `StaleRolloutError` naming the first rollout that another adapter made.
     """
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rollouts = [rollout for group in groups if group.objective == "policy" for rollout in group.rollouts]
     is_old = bool(rollouts) and parent_digest is not None and rollouts[0].adapter_digest == parent_digest != version.digest
     wanted = parent_digest if is_old else version.digest
     for rollout in rollouts:

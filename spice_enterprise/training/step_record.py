@@ -1,7 +1,7 @@
 """What a step's record says about its rollouts, before any filter or clip.
 
-In: the groups of a step and what the pass over them measured.
-Out: a `Step`.
+In: the groups of a step and what the passes over them measured.
+Out: the outcome of all updates of a step as one; a `Step`.
 Refuses: nothing; values that are not finite are recorded as they are.
 Not here: which updates are applied (`trainer.py`).
 """
@@ -12,16 +12,29 @@ from dataclasses import dataclass
 
 from spice_enterprise.records import Rollout, RolloutGroup, Step, Withheld
 from spice_enterprise.training.advantages import has_no_signal
-from spice_enterprise.training.learning import Measured
+from spice_enterprise.training.learning import Measured, joined
+from spice_enterprise.training.updates import objective_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one pass: its sums, the gradient's norm, and why nothing was applied (empty when it was)."""
+    """What became of one update: its sums, the gradient's norm, and why nothing was applied (empty when it was)."""
 
     measured: Measured
     grad_norm: float
     withheld: Withheld = ""
+
+
+def join_outcomes(updates: Sequence[Outcome]) -> Outcome:
+    """Return the updates of one step as one, with the largest norm. One that is not finite withholds them all."""
+    broken = [update for update in updates if update.withheld == "non_finite"]
+    if broken:
+        return broken[0]
+    return Outcome(
+        measured=joined([update.measured for update in updates]),
+        grad_norm=max(update.grad_norm for update in updates),
+        withheld="no_signal" if all(update.withheld for update in updates) else "",
+    )
 
 
 def describe_step(
@@ -30,7 +43,8 @@ def describe_step(
     """Return the record of step `number`, whose rollouts `adapter_id` was updated with."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts]
-    measured = outcome.measured
+    measured, objective = outcome.measured, objective_of(groups)
+    lost = [has_no_signal([r.reward for r in group.rollouts]) for group in groups if group.objective == "policy"]
     return Step(
         number=number,
         adapter_id=adapter_id,
@@ -41,7 +55,7 @@ def describe_step(
         reward_std=_deviation(rewards),
         challenger_reward_mean=_mean([r.reward for r in rollouts if r.role == "challenger"]),
         reasoner_reward_mean=_mean([r.reward for r in rollouts if r.role == "reasoner"]),
-        frac_zero_std=_mean([float(has_no_signal([r.reward for r in group.rollouts])) for group in groups]),
+        frac_zero_std=_mean([float(is_lost) for is_lost in lost]) if objective == "policy" else 0.0,
         loss=measured.loss,
         grad_norm=outcome.grad_norm,
         kl_nats_per_token=measured.mean(measured.kl),
@@ -51,6 +65,10 @@ def describe_step(
         invalid_rate=_invalid_rate(rollouts),
         trained_tokens=measured.tokens if measured.is_trained else 0,
         staleness=staleness,
+        objective=objective,
+        clip_share=measured.clipped / max(measured.tokens, 1),
+        weight_mean=measured.mean(measured.weights) if measured.tokens else 1.0,
+        weight_max=measured.weight_max if measured.tokens else 1.0,
         batch_tokens=measured.batch_tokens,
         duration_s=duration_s,
     )

@@ -1,15 +1,17 @@
 """The training stage: groups of rollouts in, one optimiser step and one saved adapter version out.
 
-In: rollout groups played by the current version; the training section of the config.
+In: rollout groups played by the current version, or examples of the warm-up; the training section of the config.
 Out: a `Step` with what it measured before any filter or clip; an `AdapterVersion` with its parent, on disk, crash-safe.
 Refuses: rollouts of another adapter, a sampler that did not use the adapter, a second update before the first is saved.
     A loss or gradient that is not finite withholds the update: a value in the record, not an exception.
 Not here: which version is good (`guardrails/`), the order of the road (`loop.py`).
 
 A step: require current rollouts -> centre rewards per group -> drop groups without a signal -> pack -> forward and
-backward per micro-batch -> prove delivery -> check finite -> clip -> AdamW. Everything drawn is derived from the seed
-when the learner is loaded, so a saved state needs no generator states, and a resumed run equals an uninterrupted one
-bit for bit on a CPU with the same number of threads.
+backward per micro-batch -> prove delivery -> check finite -> clip -> AdamW. With more than `train_batch_size` rollouts that
+is done several times over parts of the step, and all of them stand or none. Examples have no rewards to centre and no
+sampler to compare with, their rate is constant, and the optimiser begins afresh where they end. Everything drawn is
+derived from the seed when the learner is loaded, so a saved state needs no generator states, and a resumed run equals an
+uninterrupted one bit for bit on a CPU with the same number of threads.
 """
 
 import math
@@ -19,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spice_enterprise import durable
-from spice_enterprise.config import TrainingConfig
+from spice_enterprise.config import TrainingConfig, WarmupConfig
 from spice_enterprise.errors import ConfigError, TrainingError
-from spice_enterprise.records import AdapterVersion, Role, RolloutGroup, Step, digest_of
+from spice_enterprise.records import AdapterVersion, Objective, Role, RolloutGroup, Step, digest_of
 from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory
 from spice_enterprise.training import checkpoints
 from spice_enterprise.training.delivery import gap_limit, require_delivered
@@ -29,7 +31,8 @@ from spice_enterprise.training.learning import Measured, PolicyGradient
 from spice_enterprise.training.optimiser import AdapterOptimiser
 from spice_enterprise.training.qlora import UNSAVED, LearnerModel
 from spice_enterprise.training.staleness import staleness_of
-from spice_enterprise.training.step_record import Outcome, describe_step
+from spice_enterprise.training.step_record import Outcome, describe_step, join_outcomes
+from spice_enterprise.training.updates import objective_of, require_whole, split_updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class Lineage:
 class Sampling:
     """How the rollouts are drawn."""
 
+    l_max: Mapping[Role, int]
+    """Per role, the most new tokens of a completion: the constant divisor of its loss."""
     temperature: float = 1.0
     """Divides the learner's logits too."""
     dtype: str | None = None
@@ -60,6 +65,10 @@ class _Place:
     is_saved: bool = True
     parent_digest: str | None = None
     """Of the version before; its files may be gone."""
+    objective: Objective = "policy"
+    """What the updates behind the optimiser's moments were for."""
+    kept: tuple[str, ...] = ()
+    """Ids of the adapters that are kept for good."""
 
 
 class QloraTrainer:
@@ -71,9 +80,9 @@ class QloraTrainer:
         *,
         run_dir: Path,
         config: TrainingConfig,
-        l_max: Mapping[Role, int],
         lineage: Lineage,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling,
+        warmup: WarmupConfig | None = None,
     ) -> None:
         """Take the learner as it was loaded; nothing is read or written before `start`.
 
@@ -81,16 +90,17 @@ class QloraTrainer:
             learner: the model with its fresh adapter.
             run_dir: where adapters and states are kept.
             config: the training section.
-            l_max: per role, the most new tokens of a completion: the constant divisor of its loss.
             lineage: what every version descends from.
-            sampling: temperature and precision of the sampler.
+            sampling: lengths, temperature and precision of the sampler.
+            warmup: how fast examples are learned; `None`: at the default rate.
         """
         self._learner = learner
         self._run_dir = run_dir
         self._config = config
         self._lineage = lineage
         self._sampling = sampling
-        self._gradient = PolicyGradient(learner, config=config, l_max=l_max, temperature=sampling.temperature)
+        self._warmup = warmup or WarmupConfig()
+        self._gradient = PolicyGradient(learner, config=config, l_max=sampling.l_max, temperature=sampling.temperature)
         self._optimiser = AdapterOptimiser(learner.parameters, config)
         self._place: _Place | None = None
 
@@ -121,7 +131,7 @@ class QloraTrainer:
         return self.version
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
-        """Make one optimiser step over `groups`.
+        """Make one step over `groups`: one optimiser update, or several where there are more than `train_batch_size` rollouts.
 
         The divisor counts every rollout given, so leaving out groups without a signal changes the time, not the loss.
         When no group carries a signal, or a number is not finite, nothing is applied and `is_applied` is False; sampler
@@ -130,7 +140,8 @@ class QloraTrainer:
         Raises:
             StaleRolloutError: a rollout was made by another version.
             DeliveryError: the sampler's log-probabilities are not the current version's.
-            TrainingError: the previous update was not saved, or a rollout's tokens and log-probabilities differ in number.
+            TrainingError: the previous update was not saved, a rollout's tokens and log-probabilities differ in number, or
+                some groups are examples and some are not.
         """
         started = time.monotonic()
         place = self._started()
@@ -140,10 +151,11 @@ class QloraTrainer:
             )
         parent_digest = place.parent_digest if self._config.max_staleness else None
         staleness = staleness_of(groups, place.version, parent_digest=parent_digest)
-        _require_whole(groups)
+        require_whole(groups)
+        objective = objective_of(groups)
         self._hold(place.version)
         limits = self._gradient.limits
-        outcome = self._learn(groups, staleness=staleness)
+        outcome = self._learn(groups, objective=objective, staleness=staleness)
         place.is_saved = bool(outcome.withheld)
         if outcome.withheld:
             self._gradient.limits = limits  # a step that leaves no state leaves no trace, so that a resumed run is the same
@@ -165,6 +177,8 @@ class QloraTrainer:
         if not step.is_applied:
             return place.version
         parent = place.version
+        if self._stood_at_a_kept_step(parent, before=step.number):
+            place.kept = (*place.kept, parent.adapter_id)
         version = self._write_version(parent=parent, step=step)
         place.version, place.parent_digest, place.is_saved = version, parent.digest, True
         self._save_state(version)
@@ -188,26 +202,55 @@ class QloraTrainer:
             self._optimiser.load(None)
             self._save_state(version)
 
-    def _learn(self, groups: Sequence[RolloutGroup], *, staleness: int) -> Outcome:
+    def _learn(self, groups: Sequence[RolloutGroup], *, objective: Objective, staleness: int) -> Outcome:
+        """Make every update of a step, or none: one that is refused or not finite takes back those before it."""
+        is_whole = False
         try:
-            measured = self._gradient.forward_backward(groups, is_stale=staleness > 0)
-            if staleness == 0:  # else the gap is the policy's own movement
-                limit = gap_limit(self._learner.compute_dtype, self._sampling.dtype or self._learner.compute_dtype)
-                require_delivered(measured.mean(measured.gap), limit_nats=limit, version=self.version)
-            return self._apply(measured)
+            outcome = self._make_updates(groups, objective=objective, staleness=staleness)
+            is_whole = outcome.withheld != "non_finite"
+            return outcome
         finally:
             self._optimiser.clear()
+            if self._has_moved and not is_whole:
+                self.restore(self.version)
 
-    def _apply(self, measured: Measured) -> Outcome:
+    def _make_updates(self, groups: Sequence[RolloutGroup], *, objective: Objective, staleness: int) -> Outcome:
+        updates: list[Outcome] = []
+        for part in split_updates(groups, most=self._config.train_batch_size):
+            # once an update has moved the learner, the sampler's numbers are those of the policy that played
+            is_stale = staleness > 0 or self._has_moved
+            measured = self._gradient.forward_backward(part, is_stale=is_stale)
+            if objective == "policy" and not is_stale:  # else the gap is the policy's own movement
+                limit = gap_limit(self._learner.compute_dtype, self._sampling.dtype or self._learner.compute_dtype)
+                require_delivered(measured.mean(measured.gap), limit_nats=limit, version=self.version)
+            updates.append(self._apply(measured, objective))
+            if updates[-1].withheld == "non_finite":
+                break
+        return join_outcomes(updates)
+
+    @property
+    def _has_moved(self) -> bool:
+        return self._learner.adapter_digest == UNSAVED
+
+    def _apply(self, measured: Measured, objective: Objective) -> Outcome:
         """Clip and step, unless there is nothing to learn or a number is not finite."""
         grad_norm = self._optimiser.grad_norm()
         if not (measured.is_finite and math.isfinite(grad_norm)):
             return Outcome(measured=measured, grad_norm=grad_norm, withheld="non_finite")
         if not measured.is_trained:
             return Outcome(measured=measured, grad_norm=0.0, withheld="no_signal")
-        self._optimiser.step(grad_norm)
+        self._learn_for(objective)
+        rate = self._warmup.learning_rate if objective == "supervised" else None
+        self._optimiser.step(grad_norm, learning_rate=rate)
         self._learner.adapter_digest = UNSAVED
         return Outcome(measured=measured, grad_norm=grad_norm)
+
+    def _learn_for(self, objective: Objective) -> None:
+        """Begin with a fresh optimiser where examples end: their moments are of other, larger gradients."""
+        place = self._started()
+        if place.objective != objective:
+            self._optimiser.load(None)
+            place.objective = objective
 
     # --- versions and states ------------------------------------------------------------------------------------------
 
@@ -226,7 +269,8 @@ class QloraTrainer:
         self._learner.load_adapter(checkpoints.read_adapter(self._run_dir, version), digest=version.digest)
         self._optimiser.load(state.optimiser)
         self._gradient.limits = state.progress.limits
-        self._started().parent_digest = state.progress.parent_digest
+        place, progress = self._started(), state.progress
+        place.parent_digest, place.objective, place.kept = progress.parent_digest, progress.objective, progress.kept
 
     def _write_version(self, *, parent: AdapterVersion | None, step: Step | None) -> AdapterVersion:
         files = self._learner.adapter_files()
@@ -248,7 +292,10 @@ class QloraTrainer:
         return version
 
     def _save_state(self, version: AdapterVersion) -> None:
-        progress = checkpoints.Progress(limits=self._gradient.limits, parent_digest=self._started().parent_digest)
+        place = self._started()
+        progress = checkpoints.Progress(
+            limits=self._gradient.limits, parent_digest=place.parent_digest, objective=place.objective, kept=place.kept
+        )
         state = checkpoints.LearnerState(version=version, optimiser=self._optimiser.save(), progress=progress)
         save_directory(checkpoints.state_dir(self._run_dir, version.step), state.files())
 
@@ -265,10 +312,15 @@ class QloraTrainer:
         for step in checkpoints.state_steps(self._run_dir):
             if step not in kept:
                 remove_directory(checkpoints.state_dir(self._run_dir, step))
-        wanted = {version.adapter_id for version in kept.values()}
+        wanted = {version.adapter_id for version in kept.values()} | set(place.kept)
         for item in (self._run_dir / "adapters").iterdir():
             if item.is_dir() and item.name not in wanted and not item.name.startswith("."):
                 remove_directory(item)
+
+    def _stood_at_a_kept_step(self, version: AdapterVersion, *, before: int) -> bool:
+        """True when `version` is what a step stood at, up to the one before `before`, whose adapter is kept for good."""
+        every = self._config.keep_adapters_every
+        return every > 0 and (before - 1) // every * every >= version.step
 
     def _require_same_lineage(self, version: AdapterVersion) -> None:
         for key in ("base_model", "base_digest", "corpus_digest", "config_digest"):
@@ -278,15 +330,4 @@ class QloraTrainer:
                     code="E_STATE_MISMATCH",
                     record_id=version.adapter_id,
                     hint="resume with the settings and files the run began with, or give the run another name",
-                )
-
-
-def _require_whole(groups: Sequence[RolloutGroup]) -> None:
-    for group in groups:
-        for rollout in group.rollouts:
-            if not rollout.token_ids or len(rollout.token_ids) != len(rollout.logprobs):
-                raise TrainingError(
-                    "a rollout needs one log-probability per token and at least one token",
-                    code="E_ROLLOUT",
-                    record_id=rollout.rollout_id,
                 )

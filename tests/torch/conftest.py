@@ -17,6 +17,7 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+L_MAX = {"challenger": 20, "reasoner": 10}
 KINDS = {"llama": "Llama", "mistral": "Mistral", "phi3": "Phi3", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 
 
@@ -88,7 +89,15 @@ def make_base(tmp_path_factory):
 
 @pytest.fixture
 def config():
-    return TrainingConfig(lora_rank=4, lora_alpha=4, learning_rate=1e-2, warmup_steps=0, compute_dtype="float32", keep_states=2)
+    return TrainingConfig(
+        lora_rank=4,
+        lora_alpha=4,
+        learning_rate=1e-2,
+        warmup_steps=0,
+        compute_dtype="float32",
+        keep_states=2,
+        mask_truncated=False,
+    )
 
 
 @pytest.fixture
@@ -115,12 +124,12 @@ class World:
         from spice_enterprise.training.chat import ChatTokenizer
         from spice_enterprise.training.hf_sampler import HfSampler
         from spice_enterprise.training.qlora import LearnerModel
-        from spice_enterprise.training.trainer import QloraTrainer
+        from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
         self.learner = LearnerModel.load(base, config, seed=seed)
         self.run_dir = run_dir
         self.trainer = QloraTrainer(
-            self.learner, run_dir=run_dir, config=config, l_max={"challenger": 20, "reasoner": 10}, lineage=lineage_of(base)
+            self.learner, run_dir=run_dir, config=config, lineage=lineage_of(base), sampling=Sampling(l_max=L_MAX)
         )
         self.sampler = HfSampler(self.learner, ChatTokenizer(base.path), run_dir=run_dir)
 

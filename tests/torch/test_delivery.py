@@ -16,7 +16,7 @@ from spice_enterprise.training.checkpoints import adapter_dir, read_adapter
 from spice_enterprise.training.delivery import MAX_GAP_NATS, ProvenSampler, gap_limit
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.qlora import LearnerModel
-from spice_enterprise.training.trainer import QloraTrainer
+from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
 pytestmark = pytest.mark.torch
 
@@ -204,10 +204,14 @@ def test_on_the_real_model_at_the_default_rate_one_step_is_enough(tmp_path, tool
     base = resolve_base_model("embedded", cache_dir=tmp_path / "cache", is_offline=True)
     model = read_model_config(base.path)
     assert {key: model[key] for key in EMBEDDED_CONFIG} == EMBEDDED_CONFIG
-    config = TrainingConfig(compute_dtype="float32")
+    config = TrainingConfig(compute_dtype="float32", mask_truncated=False)
     learner = LearnerModel.load(base, config, seed=1)
     trainer = QloraTrainer(
-        learner, run_dir=tmp_path, config=config, l_max={"challenger": 8, "reasoner": 8}, lineage=tools.lineage_of(base)
+        learner,
+        run_dir=tmp_path,
+        config=config,
+        lineage=tools.lineage_of(base),
+        sampling=Sampling(l_max={"challenger": 8, "reasoner": 8}),
     )
     sampler, tokenizer = HfSampler(learner, ChatTokenizer(base.path), run_dir=tmp_path), ChatTokenizer(base.path)
     honest = ProvenSampler(sampler, HfSampler(learner, tokenizer, run_dir=tmp_path), limit_nats=FP32)

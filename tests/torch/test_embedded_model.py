@@ -13,7 +13,7 @@ from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.memory import ModelShape
 from spice_enterprise.training.qlora import LearnerModel
 from spice_enterprise.training.tokens import load_tokenizer_only
-from spice_enterprise.training.trainer import QloraTrainer
+from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
 pytestmark = [
     pytest.mark.torch,
@@ -53,13 +53,17 @@ def test_its_tokens_are_counted_and_its_turns_kept(base):
 
 
 def test_a_step_on_the_real_model(base, tmp_path, tools):
-    config = TrainingConfig(lora_rank=16, lora_alpha=16, warmup_steps=0, compute_dtype="float32")
+    config = TrainingConfig(lora_rank=16, lora_alpha=16, warmup_steps=0, compute_dtype="float32", mask_truncated=False)
     learner = LearnerModel.load(base, config, seed=1)
     shape = ModelShape.from_config(learner._causal.config.to_dict())
     assert sum(p.numel() for p in learner.parameters.values()) == shape.lora_parameters(16) == 4_884_480
     assert learner.kv_bytes_per_token == shape.kv_bytes_per_token(4)
     trainer = QloraTrainer(
-        learner, run_dir=tmp_path, config=config, l_max={"challenger": 12, "reasoner": 12}, lineage=tools.lineage_of(base)
+        learner,
+        run_dir=tmp_path,
+        config=config,
+        lineage=tools.lineage_of(base),
+        sampling=Sampling(l_max={"challenger": 12, "reasoner": 12}),
     )
     version = trainer.start()
     sampler = HfSampler(learner, ChatTokenizer(base.path), run_dir=tmp_path)

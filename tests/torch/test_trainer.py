@@ -10,7 +10,7 @@ from spice_enterprise.errors import ConfigError, DeliveryError, IntegrityError, 
 from spice_enterprise.training import checkpoints
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.qlora import BASE_DIGEST
-from spice_enterprise.training.trainer import QloraTrainer
+from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
 pytestmark = pytest.mark.torch
 
@@ -227,7 +227,7 @@ def test_resume_takes_the_first_wanted_version_that_verifies(make_world, tmp_pat
 def test_resume_with_other_settings_is_refused_by_name(world, config, tools):
     world.trainer.start()
     other = dataclasses.replace(tools.lineage_of(world.learner.base), config_digest="sha256:other")
-    trainer = QloraTrainer(world.learner, run_dir=world.run_dir, config=config, l_max={}, lineage=other)
+    trainer = QloraTrainer(world.learner, run_dir=world.run_dir, config=config, lineage=other, sampling=Sampling(l_max={}))
     with pytest.raises(ConfigError, match="another config_digest") as caught:
         trainer.start()
     assert caught.value.code == "E_STATE_MISMATCH"
@@ -374,9 +374,9 @@ def gradients_of(world):
     """Remember the gradients the next update applies, in one vector."""
     kept, step = [], world.trainer._optimiser.step
 
-    def keep(grad_norm):
+    def keep(grad_norm, **rest):
         kept.append(torch.cat([p.grad.flatten() for p in world.learner.parameters.values()]).clone())
-        step(grad_norm)
+        step(grad_norm, **rest)
 
     world.trainer._optimiser.step = keep
     return kept
