@@ -12,22 +12,27 @@ on a CPU, without asking the sampler again, and what is recorded already is not 
 """
 
 import time
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from spice_enterprise import seeding
 from spice_enterprise.ahead import Ahead
+from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.errors import IntegrityError
 from spice_enterprise.guardrails.rollback import version_to_restore
 from spice_enterprise.protocols import (
     AuditSink,
     DeliveryProof,
+    Effort,
+    MeasureMonitor,
+    MeteringPlayer,
     Monitor,
     OnProgress,
     ParkingSampler,
     Played,
     Player,
+    Probe,
     Progress,
     ProvingSampler,
     RecallingAuditSink,
@@ -38,6 +43,8 @@ from spice_enterprise.protocols import (
 )
 from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, Chunk, NamedDigest, Step, digest_of
 from spice_enterprise.run_state import RunState, RunStates, load_monitors, monitor_states, require_same
+from spice_enterprise.selfplay.metrics import step_metrics
+from spice_enterprise.selfplay.task_list import task_lines
 from spice_enterprise.store import Commit, RunStore
 
 
@@ -51,6 +58,7 @@ class LoopParts:
     monitors: tuple[Monitor, ...]
     audit: AuditSink
     window: Window
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +74,8 @@ class LoopSettings:
     """(name, digest) of what a resumed run must find unchanged: config, policies, corpus."""
     max_staleness: int = 0
     """1: the next step is played while this one is learned (`ahead.py`)."""
+    selfplay: SelfplayConfig = field(default_factory=SelfplayConfig)
+    """What the steps are played with, for the metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,25 +95,32 @@ def self_play(
     careful, standing = _resume(parts, store, states, settings)
     recorded = max((step.number for step in store.all(Step)), default=0)
     version, commit, memory = standing.version, standing.commit, standing.tasks
+    documents = {chunk.chunk_id: chunk.document_id for chunk in chunks}
+    _mend_task_list(store, commit.number, documents)
     pace = _Pace(settings.steps, commit.number)
     with _ahead(chunks, parts.player, store, settings) as ahead:
         while commit.number < settings.steps and not commit.is_halted:
             number = commit.number + 1
             now = parts if number > recorded else careful
             played = ahead.play(number, version)
+            effort = _effort(parts.player)
+            measured = _measure(parts.probe, played, number, version, store)
             ahead.begin(number + 1, version)
             with _room_to_learn(parts.sampler, settings):
-                step = store.put(now.trainer.update(played.groups, number=number))
+                step = store.put(_with_heldout(now.trainer.update(played.groups, number=number), measured))
             now.audit.append(_stepped(step, settings.run))
-            alerts = _watch(step, played, now, store)
+            alerts = _watch(step, played, measured, now, store)
             ahead.join()
             version = _settle(step, version, alerts, now, store, settings.run)
             commit = _committed(step, version, alerts, commit, settings.max_restores)
-            now.window.log_step(step, _extra(played))
+            shown = step_metrics(played, config=settings.selfplay, effort=effort, documents=documents) | measured
+            now.window.log_step(step, shown)
+            store.list_tasks(task_lines(played, step=number, documents=documents))
             memory = (*memory, *_entries(parts.player, played, number))
             states.save(_state(commit, version, memory, now, states, settings))
             store.commit(commit)
-            on_progress(pace.line(step, played))
+            on_progress(pace.line(step, shown))
+            _say_why_halted(alerts, on_progress)
     alerts = list(store.all(Alert))
     still_open = tuple(a for a in alerts if commit.is_halted and a.severity == "critical" and a.step == commit.number)
     return LoopResult(version=version, alerts=tuple(alerts), open_alerts=still_open)
@@ -246,10 +263,42 @@ def _room_to_learn(sampler: Sampler, settings: LoopSettings) -> Iterator[None]:
             gives.unpark()
 
 
-def _watch(step: Step, played: Played, parts: LoopParts, store: RunStore) -> list[Alert]:
+def _mend_task_list(store: RunStore, last_step: int, documents: Mapping[str, str]) -> None:
+    """Make the list of tasks end with the last finished step; one that is gone or damaged is written again from the journal."""
+    if not store.trim_tasks(last_step):
+        for number in range(1, last_step + 1):
+            with suppress(IntegrityError):  # a list for people does not keep a run from going on
+                played = store.journalled(number)
+                store.list_tasks(task_lines(played, step=number, documents=documents) if played else [])
+
+
+def _effort(player: Player) -> Effort | None:
+    return player.effort if isinstance(player, MeteringPlayer) else None
+
+
+def _measure(probe: Probe | None, played: Played, number: int, version: AdapterVersion, store: RunStore) -> dict[str, float]:
+    """Return what the probe measures of the version that stands before a step, once: a step made again finds it kept."""
+    if probe is None or not probe.is_due(number):
+        return {}
+    kept = store.measured(number, version.adapter_id)
+    if kept is None:
+        kept = probe.measure(version, played, step=number)
+        store.keep_measured(number, version.adapter_id, kept)
+    return kept
+
+
+def _with_heldout(step: Step, measured: Mapping[str, float]) -> Step:
+    heldout = measured.get("heldout")
+    return step if heldout is None else replace(step, heldout=heldout, heldout_se=measured.get("heldout_se"))
+
+
+def _watch(step: Step, played: Played, measured: Mapping[str, float], parts: LoopParts, store: RunStore) -> list[Alert]:
     """Ask every monitor about the step and keep what they say."""
     groups = [item.group for item in played.rollouts]
     alerts = [alert for monitor in parts.monitors for alert in monitor.check(step, groups)]
+    if measured:
+        judges = [monitor for monitor in parts.monitors if isinstance(monitor, MeasureMonitor)]
+        alerts += [alert for monitor in judges for alert in monitor.check_measured(step, measured)]
     for alert in alerts:
         store.put(alert)
     return alerts
@@ -286,6 +335,12 @@ def _proof(sampler: Sampler) -> DeliveryProof | None:
     return sampler.proof if isinstance(sampler, ProvingSampler) else None
 
 
+def _say_why_halted(alerts: Sequence[Alert], on_progress: OnProgress) -> None:
+    for alert in alerts:
+        if alert.action == "halt":
+            on_progress(Progress(stage="self-play", message=alert.reason))
+
+
 def _is_critical(alerts: Sequence[Alert]) -> bool:
     return any(alert.severity == "critical" for alert in alerts)
 
@@ -302,51 +357,21 @@ def _committed(step: Step, standing: AdapterVersion, alerts: Sequence[Alert], be
     )
 
 
-def _extra(played: Played) -> dict[str, float]:
-    """Return the numbers of a step that are not the learner's."""
-    proposals = [r for item in played.rollouts if item.group.role == "challenger" for r in item.group.rollouts]
-    answers = [r for item in played.rollouts if item.group.role == "reasoner" for r in item.group.rollouts]
-    return {
-        "tasks": float(len(played.tasks)),
-        "valid_rate": _share(sum(r.outcome == "valid" for r in proposals), len(proposals)),
-        "pass_rate": _share(sum(r.outcome == "correct" for r in answers), len(answers)),
-        "sampled_tokens": float(sum(len(r.token_ids) for r in (*proposals, *answers))),
-        "refilled_share": _refilled_share(played),
-    }
-
-
-def _refilled_share(played: Played) -> float:
-    """Return the share of chunks that were asked for proposals again although a task of theirs had been attempted."""
-    attempted: set[str] = set()
-    refilled: set[str] = set()
-    groups = [item.group for item in played.rollouts if item.group.role == "challenger"]
-    for group in groups:
-        if group.parent_id in attempted:
-            refilled.add(group.parent_id)
-        if any(r.outcome == "valid" and not r.reason for r in group.rollouts):
-            attempted.add(group.parent_id)
-    return _share(len(refilled), len({group.parent_id for group in groups}))
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
 class _Pace:
     """Turns a finished step into a progress line with speed and time left."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total, self._begun_at, self._before = total, time.monotonic(), done
 
-    def line(self, step: Step, played: Played) -> Progress:
+    def line(self, step: Step, shown: Mapping[str, float]) -> Progress:
         spent_s = time.monotonic() - self._begun_at
         made = step.number - self._before
-        extra = _extra(played)
+        moved = shown["sampled_tokens"] + step.trained_tokens
         numbers = (
             ("challenger_reward", step.challenger_reward_mean),
             ("reasoner_reward", step.reasoner_reward_mean),
-            ("valid_rate", extra["valid_rate"]),
-            ("tokens_per_s", (extra["sampled_tokens"] + step.trained_tokens) / max(step.duration_s + 1e-9, spent_s / made)),
+            ("valid_rate", shown.get("valid_rate", 0.0)),
+            ("tokens_per_s", moved / max(step.duration_s + 1e-9, spent_s / made)),
             ("left_s", spent_s / made * (self._total - step.number)),
         )
         return Progress(stage="self-play", message="step", done=step.number, total=self._total, numbers=numbers)

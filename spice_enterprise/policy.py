@@ -271,6 +271,22 @@ class GuardrailsPolicy(Policy):
     reward_range: tuple[float, float]
     max_restores: int = Field(ge=0)
     """Restores after which the run halts."""
+    max_steps_without_task: int = Field(default=5, ge=1)
+    """Steps in a row without one valid task after which the run halts (`E_NO_TASKS`)."""
+    min_open_book_ratio: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Least share that the frozen base can answer with the passage, as a part of what it could at the start."""
+    open_book_reference_steps: int = Field(default=20, ge=1)
+    """Steps that are the start."""
+    open_book_window: int = Field(default=10, ge=1)
+    """Steps it is compared over."""
+    max_zero_advantage_share: float = Field(default=0.6, ge=0.0, le=1.0)
+    """Share of groups that teach nothing above which a run is called stalled."""
+    zero_advantage_window: int = Field(default=10, ge=1)
+    """Steps that share is averaged over."""
+    max_flat_measurements: int = Field(default=3, ge=1)
+    """Measurements of held-out questions in a row that are no better than the best before; then the run ends early."""
+    max_general_loss: float = Field(default=0.03, ge=0.0, le=1.0)
+    """Share of general-ability items that may be lost from the first measurement before the run halts."""
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:

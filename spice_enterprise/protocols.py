@@ -157,6 +157,23 @@ class Verifier(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """The verdict on one answer."""
+
+    is_correct: bool
+    code: str = ""
+    """Why it could not be graded (`selfplay.grading`); then it counts as wrong."""
+
+
+class Grader(Protocol):
+    """Grades all answers to a task; one that cannot be graded is a value and does not end the others."""
+
+    def grade_all(self, task: Task, answers: Sequence[str]) -> tuple[Grade, ...]:
+        """Return one grade per answer, in order. Must not raise."""
+        ...
+
+
 class Trainer(Protocol):
     """Learns from groups of rollouts."""
 
@@ -203,6 +220,31 @@ class StatefulMonitor(Monitor, Protocol):
 
     def load(self, state: JsonValue) -> None:
         """Remember exactly this instead."""
+        ...
+
+
+@runtime_checkable
+class MeasureMonitor(Monitor, Protocol):
+    """A monitor that also judges what the probe measures. Optional."""
+
+    def check_measured(self, step: Step, measured: Mapping[str, float]) -> list[Alert]:
+        """Return what is wrong with what was measured at `step`. Must not raise."""
+        ...
+
+
+class Probe(Protocol):
+    """Measures the standing version from time to time, without a part in what is learned."""
+
+    def is_due(self, step: int) -> bool:
+        """True when the version that stands before `step` is to be measured."""
+        ...
+
+    def measure(self, version: AdapterVersion, played: "Played", *, step: int) -> dict[str, float]:
+        """Return finite numbers by name (`probe/...`); `heldout` and `heldout_se` become the step's own.
+
+        `version` is being served; `played` is what it is about to learn from. Depends only on the arguments. Raises
+        `DeliveryError` when another version answers.
+        """
         ...
 
 
@@ -503,6 +545,7 @@ class Parts:
     verifier: Verifier | None = None
     trainer: Trainer | None = None
     monitors: tuple[Monitor, ...] | None = None
+    probe: Probe | None = None
     examiner: Examiner | None = None
     checks: tuple[Check, ...] | None = None
     judge: Judge | None = None

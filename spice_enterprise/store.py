@@ -14,6 +14,8 @@ Not here: adapters and learner states (`training/checkpoints.py`), the audit log
       journal/*.jsonl   what was played in a step and the digest of it, written before the optimiser moves
       run_states/       what else stands after a step (`run_state.py`)
       commits.jsonl     one line per finished step: which adapter stands after it
+      tasks.jsonl       every proposal and task of the finished steps, for people; made from the journal, read by nothing here
+      measured.jsonl    what the probe measured from time to time
 """
 
 import fcntl
@@ -59,6 +61,8 @@ FILES: Final[dict[type[Stored], str]] = {
 }
 
 COMMITS: Final = "commits.jsonl"
+TASKS: Final = "tasks.jsonl"
+MEASURED: Final = "measured.jsonl"
 OWN_FOLDERS: Final = ("records", "journal", "run_states")
 NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
@@ -249,6 +253,43 @@ class RunStore:
         commits = self.commits()
         return commits[-1] if commits else None
 
+    def list_tasks(self, lines: Sequence[object]) -> None:
+        """Append one step's lines to `tasks.jsonl`; call it before the step's state is saved. Each has a `step`."""
+        durable.append_lines(self.run_dir / TASKS, [canonical_json(line) for line in lines])
+
+    def trim_tasks(self, last_step: int) -> bool:
+        """Drop the lines of steps after `last_step`. False, and no file, when it is not what this class wrote."""
+        path = self.run_dir / TASKS
+        lines = durable.read_lines(path)
+        try:
+            steps = [int(json.loads(line)["step"]) for line in lines]
+        except (ValueError, TypeError, KeyError):
+            steps = [1, 0]
+        if not path.exists() or steps != sorted(steps):
+            path.unlink(missing_ok=True)
+            return False
+        kept = lines[: sum(step <= last_step for step in steps)]
+        durable.write_file(path, b"".join(line + b"\n" for line in kept))
+        return True
+
+    def tasks(self) -> Iterator[Mapping[str, Any]]:
+        """Return the lines of `tasks.jsonl`, oldest first."""
+        path = self.run_dir / TASKS
+        return (_mapping(_parse(line, path), path) for line in durable.read_lines(path))
+
+    def keep_measured(self, number: int, adapter_id: str, values: Mapping[str, float]) -> None:
+        """Keep what a probe measured of an adapter before step `number`."""
+        path = self.run_dir / MEASURED
+        durable.drop_torn_tail(path)
+        durable.append_lines(path, [canonical_json({"step": number, "adapter_id": adapter_id, "values": values})])
+
+    def measured(self, number: int, adapter_id: str) -> dict[str, float] | None:
+        """Return what was measured of an adapter before step `number`, or None."""
+        path = self.run_dir / MEASURED
+        lines = (_mapping(_parse(line, path), path) for line in durable.read_lines(path))
+        found = (line["values"] for line in lines if (line["step"], line["adapter_id"]) == (number, adapter_id))
+        return next((dict(values) for values in found), None)
+
     def lineage(self, record_id: str) -> Lineage:
         """Return the road of one record, in both directions. Raises `StoreError` E_UNKNOWN_ID."""
         index = dict(self._index())
@@ -337,6 +378,12 @@ def _parse(line: bytes, path: Path) -> object:
         return json.loads(line)
     except ValueError:
         raise IntegrityError(f"{path.name}: not valid JSON", code="E_RECORD", hint="restore the file from a backup") from None
+
+
+def _mapping(value: object, path: Path) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise IntegrityError(f"{path.name}: a line is no object", code="E_RECORD", hint="delete the file")
+    return value
 
 
 def _refuse_network_disk(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:

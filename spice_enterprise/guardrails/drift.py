@@ -3,7 +3,7 @@
 In: the metrics of one step (`StepMetrics`), unfiltered: values may be NaN, infinite, missing or no number at all.
 Out: `DriftMonitor.update`: a reason to alarm, or None. `HardRuleMonitor`: the same as `Alert`s.
 Refuses: to raise, whatever it is given.
-Not here: charts of slow change; which version to go back to (`rollback.py`).
+Not here: charts of slow change; rules over self-play itself (`play_rules.py`); which version to go back to (`rollback.py`).
 
 The rules (limits from the guardrails policy):
 1. reward, its spread, KL or entropy not finite: at once.
@@ -186,11 +186,15 @@ def number(obs: Any, key: str) -> float | None:
 
 
 class HardRuleMonitor:
-    """The default drift `Monitor`: the hard rules as critical alerts, and two milder signs as warnings."""
+    """The default drift `Monitor`: the hard rules as critical alerts, and two milder signs as warnings.
 
-    def __init__(self, policy: GuardrailsPolicy) -> None:
-        self._policy = policy
-        self._drift = DriftMonitor(policy)
+    `least_reward` is the lowest reward of the family that is played; where it is below the policy's range it extends it.
+    """
+
+    def __init__(self, policy: GuardrailsPolicy, *, least_reward: float = 0.0) -> None:
+        low, high = policy.reward_range
+        self._policy = policy.model_copy(update={"reward_range": (min(low, least_reward), high)})
+        self._drift = DriftMonitor(self._policy)
 
     def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
         """Return what is wrong with `step`; `groups` are all that were played, trained on or not. Does not raise."""
@@ -209,7 +213,7 @@ class HardRuleMonitor:
     def _signs(self, step: Step, breaches: Sequence[Breach]) -> list[Breach]:
         """Return what deserves a look but no restore."""
         kl, limit, signs = step.kl_nats_per_token, self._policy.warn_kl_nats_per_token, []
-        if kl > limit and all(breach.rule != "kl" for breach in breaches):
+        if step.objective == "policy" and kl > limit and all(breach.rule != "kl" for breach in breaches):
             signs.append(Breach("kl", kl, limit, f"kl {kl:.4g} nats per token is above the warning limit {limit:g}"))
         if not step.is_applied:
             signs.append(Breach("withheld", 1.0, 0.0, "the update was withheld: not finite, or no group carried a signal"))
@@ -220,12 +224,21 @@ def observed(step: Step, groups: Sequence[RolloutGroup]) -> dict[str, float | No
     """Return the step's metrics as the rules should see them.
 
     Means over no rollouts say nothing, so they are left out; and the share of unusable proposals is that of everything
-    played, since a chunk without one usable proposal never reaches the learner.
+    played, since a chunk without one usable proposal never reaches the learner. A step of the warm-up learns examples: it has
+    no rewards, and no sampler to be compared with.
     """
     seen = dict[str, float | None](step.metrics())  # type: ignore[arg-type]  # a TypedDict of these values
     if not step.rollout_ids:
         seen |= dict.fromkeys(("reward_mean", "reward_std", "kl", "entropy", "length_mean", "frac_zero_std"))
-    proposals = [rollout for group in groups if group.role == "challenger" for rollout in group.rollouts]
+    if step.objective == "supervised":
+        return seen | dict.fromkeys(("reward_mean", "reward_std", "kl", "frac_zero_std", "invalid_rate"))
+    proposals = [
+        rollout
+        for group in groups
+        if group.role == "challenger"
+        for rollout in group.rollouts
+        if rollout.reason != "format_choice"
+    ]
     if proposals:
         seen["invalid_rate"] = sum(rollout.outcome != "valid" for rollout in proposals) / len(proposals)
     return seen
