@@ -2,11 +2,22 @@ r"""Extract a short answer from model text and grade it against the reference.
 
 In: what a model wrote, and a task.
 Out: the answer text (`extract_answer`) and a verdict by answer kind (`KindVerifier`).
-Refuses: nothing loudly. Whatever cannot be read is wrong, an empty answer is never right, and nothing here raises.
-Not here: symbolic mathematics, and judging by a model.
+Refuses: nothing loudly. Whatever cannot be read is wrong, and an empty answer is never right.
+Not here: symbolic mathematics (`expressions.py`), time limits (`grading.py`), and judging by a model.
 
-An answer must *be* the value, not a sentence around it: "45 days" is right for "45", "It is 45 days" is not. Everything
-is one pass over at most `MAX_CHARS` characters, so hostile output cannot make grading slow.
+An answer must *be* the value, not a sentence around it: "45 days" is right for "45", "It is 45 days" is not.
+
+choice      the letter, or the option word for word
+number      with or without its unit, but not with another one; numbers of at most two decimals agree exactly, others to one
+            part in a million. A reference with few digits is not a rough one: 2.49 is not 2.5
+date        the same day, unless it can be read in two ways
+boolean     yes and true, no and false
+list        the same set: order and repetition do not matter; `;`, a comma, "and" or a new line separates. A comma between a
+            digit and three digits belongs to a number, and where there is a `;`, every comma belongs to its item
+expression  the same by mathematics
+text        the same words, without case, articles and punctuation
+
+All but expressions are one pass over at most `MAX_CHARS` characters, so hostile output cannot make grading slow.
 """
 
 import re
@@ -16,9 +27,15 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 
 from spice_enterprise.records import AnswerKind, Task
+from spice_enterprise.selfplay import expressions
 
 MAX_CHARS: Final = 4_000
+MAX_OUTPUT_CHARS: Final = 65_536
+"""How far from its end a model's text is searched for an answer."""
 MAX_DIGITS: Final = 40
+MAX_ITEMS: Final = 64
+TOLERANCE: Final = Fraction(1, 10**6)
+"""Relative, between numbers of which one has more than two decimals."""
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
@@ -28,6 +45,7 @@ _CURRENCIES: Final = {
     "£": "gbp", "gbp": "gbp", "chf": "chf", "¥": "jpy", "jpy": "jpy", "yen": "jpy",
 }  # fmt: skip
 _SCALES: Final = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_BOOLEANS: Final = {"yes": True, "true": True, "no": False, "false": False}
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = r"(?P<month>jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]{0,6}\.?"
 
@@ -38,6 +56,9 @@ _NUMBER: Final = re.compile(
     r"(?P<digits>\d[\d.,'\u2019\u00a0\u202f ]*\d|\d|\.\d+)"
     r"(?:\s?/\s?(?P<below>\d{1,40}))?\s?(?P<after>[^\d]{0,40})"
 )
+_POWER: Final = re.compile(r"(?P<sign>e|\s?(?:[x×*]|\\times|\\cdot)\s?10\s?\^\s?\{?)(?P<exponent>[+\-−]?\d{1,2})(?!\d)\}?")
+_BRACKETS: Final = re.compile(r"^(?:\\?\{|[\[(])|(?:\\?\}|[\])])$")
+_LIST_SEPARATOR: Final = re.compile(r",? and |,(?!(?<=\d,)\d{3}(?!\d))")
 _DAY_MONTH: Final = re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?(?:\s+of)?\s+{_MONTH},?\s+(?P<year>\d{{4}})")
 _MONTH_DAY: Final = re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}})")
 _ISO: Final = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
@@ -71,12 +92,12 @@ def extract_answer(text: str, kind: AnswerKind) -> str:
 
     Quotes and a final full stop are stripped; for `choice` a bare letter is returned where there is one.
     """
-    text = text[:MAX_CHARS]
-    boxed = last_box(text)
-    if boxed is None:
-        tail = text[match.end() :] if (match := _last_marker(text)) else text
-        boxed = next((line for line in tail.splitlines() if line.strip()), "")
-    answer = strip_wrapping(boxed)
+    end = text[-MAX_OUTPUT_CHARS:]
+    answer = last_box(end)
+    if answer is None:
+        tail = end[match.end() :] if (match := _last_marker(end)) else text[:MAX_CHARS]
+        answer = next((line for line in tail.splitlines() if line.strip()), "")
+    answer = _unwrapped(answer, kind)
     if kind == "choice":
         return letter_of(answer) or answer
     return answer
@@ -85,6 +106,12 @@ def extract_answer(text: str, kind: AnswerKind) -> str:
 def _last_marker(text: str) -> re.Match[str] | None:
     matches = list(re.finditer(r"\banswer\s?(?:is\s?)?:", text, re.IGNORECASE))
     return matches[-1] if matches else None
+
+
+def _unwrapped(text: str, kind: AnswerKind) -> str:
+    if kind != "expression":
+        return strip_wrapping(text[:MAX_CHARS])
+    return text[:MAX_CHARS].strip(' \t\r\n"`').rstrip(".")  # a prime, a star and a dollar sign are mathematics
 
 
 def strip_wrapping(text: str) -> str:
@@ -109,17 +136,27 @@ def normalise(text: str) -> str:
 
 
 def read_number(text: str) -> Quantity | None:
-    r"""Read one number: thousands separators, currency, unit, percent, `1/2` and `\frac{1}{2}`; None when it is not just that."""
+    r"""Read one number: separators, currency, unit, percent, `1/2`, `\frac{1}{2}`, `1.5e-3`; None when it is not just that."""
     plain = _FRACTION_MACRO.sub(r"\1/\2", text[:MAX_CHARS]).replace("\\%", "%").replace("\\$", "$")
-    match = _NUMBER.fullmatch(plain.strip().casefold())
+    plain, exponent = _split_power(plain.strip().casefold())
+    match = _NUMBER.fullmatch(plain)
     if match is None:
         return None
     value = _decimal(match["digits"])
     unit, scale = _unit(match["before"] or "", match["after"])
     if value is None or unit is None or (match["below"] and int(match["below"]) == 0):
         return None
-    value = value * scale / int(match["below"] or 1)
+    value = value * scale * Fraction(10) ** exponent / int(match["below"] or 1)
     return Quantity(-value if match["sign"] in ("-", "−") and match["sign"] else value, unit)
+
+
+def _split_power(text: str) -> tuple[str, int]:
+    """Return the text without its power of ten, and the exponent. "12E4" stays: it is an identifier."""
+    match = _POWER.search(text)
+    head = text[: match.start()] if match else ""
+    if match is None or not head[-1:].isdigit() or (match["sign"] == "e" and "." not in head and match["exponent"][0].isdigit()):
+        return text, 0
+    return head + text[match.end() :], int(match["exponent"].replace("−", "-"))
 
 
 def _decimal(digits: str) -> Fraction | None:
@@ -174,6 +211,11 @@ def read_date(text: str) -> date | None:
     return None
 
 
+def read_boolean(text: str) -> bool | None:
+    """Read yes, no, true or false; None otherwise."""
+    return _BOOLEANS.get(normalise(text))
+
+
 def _date(year: int, month: int, day: int) -> date | None:
     try:
         return date(year, month, day)
@@ -189,40 +231,91 @@ def kind_of(answer: str) -> AnswerKind:
 
 
 def is_same(expected: str, given: str, kind: AnswerKind) -> bool:
-    """Compare two free-form answers; a value that cannot be read as its kind is compared as text."""
+    """Compare two free-form answers; a value that cannot be read as its kind is compared as text. Symmetric but for expressions.
+
+    An expression may take any time and memory: grade those in a `GuardedVerifier`.
+    """
     if not expected.strip() or not given.strip():
         return False
+    if kind == "expression":
+        return _is_same_expression(expected, given)
+    if kind == "list":
+        return _has_same_items(expected, given)
     if normalise(expected) == normalise(given):
-        return _same_sign(expected, given) if kind == "number" else True
+        return _is_same_sign(expected, given) if kind == "number" else True
     if kind == "number":
-        return _same_quantity(read_number(expected), read_number(given))
+        return _is_same_quantity(read_number(expected), read_number(given))
     if kind == "date":
-        return (first := read_date(expected)) is not None and first == read_date(given)
-    return False
+        return (day := read_date(expected)) is not None and day == read_date(given)
+    return kind == "boolean" and (truth := read_boolean(expected)) is not None and truth is read_boolean(given)
 
 
-def _same_sign(expected: str, given: str) -> bool:
+def _is_same_sign(expected: str, given: str) -> bool:
     first, second = read_number(expected), read_number(given)
-    return (first is None and second is None) or _same_quantity(first, second)
+    return (first is None and second is None) or _is_same_quantity(first, second)
 
 
-def _same_quantity(first: Quantity | None, second: Quantity | None) -> bool:
+def _is_same_quantity(first: Quantity | None, second: Quantity | None) -> bool:
     """Units may be missing or said more fully ("euros" and "euros per month"), but not differ."""
-    if first is None or second is None or first.value != second.value:
+    if first is None or second is None or not _is_close(first.value, second.value):
         return False
     ours, theirs = set(first.unit.split()), set(second.unit.split())
     return ours <= theirs or theirs <= ours
 
 
+def _is_close(first: Fraction, second: Fraction) -> bool:
+    if first == second:
+        return True
+    has_few_decimals = (first * 100).denominator == (second * 100).denominator == 1
+    return not has_few_decimals and abs(first - second) <= TOLERANCE * max(abs(first), abs(second))
+
+
+def _is_same_expression(expected: str, given: str) -> bool:
+    if "".join(expected.split()) == "".join(given.split()):
+        return True
+    first, second = read_number(expected), read_number(given)
+    if first is not None and second is not None:
+        return _is_same_quantity(first, second)  # mathematics would drop the units
+    return expressions.is_equal(expected, given)
+
+
+def _has_same_items(expected: str, given: str) -> bool:
+    wanted, found = read_items(expected), read_items(given)
+    if not wanted or not found:
+        return expected.casefold().split() == given.casefold().split()
+    has_all = all(any(_is_same_item(item, other) for other in found) for item in wanted)
+    return has_all and all(any(_is_same_item(other, item) for item in wanted) for other in found)
+
+
+def _is_same_item(first: str, second: str) -> bool:
+    kind = kind_of(first)
+    return is_same(first, second, kind if kind == kind_of(second) else "text")
+
+
+def read_items(text: str) -> tuple[str, ...]:
+    """Split a list; empty when there is nothing in it, or more than anybody asks for."""
+    lines = ";".join(" ".join(line.split()) for line in text[:MAX_CHARS].splitlines() if line.strip())
+    bare = _BRACKETS.sub("", lines)
+    parts = re.split(r";| and ", bare) if ";" in bare else _LIST_SEPARATOR.split(bare)
+    items = tuple(item for part in parts if (item := strip_wrapping(part)))
+    return items if len(items) <= MAX_ITEMS else ()
+
+
 class KindVerifier:
     """Grades by answer kind; the default `Verifier`."""
 
+    def prepare(self, kind: AnswerKind) -> None:
+        """Load what grading `kind` needs. Raises `MissingExtraError` for expressions without math-verify."""
+        if kind == "expression":
+            expressions.load()
+
     def grade(self, task: Task, answer: str) -> bool:
-        """True when `answer` is right. Never raises."""
-        expected, given = strip_wrapping(task.answer[:MAX_CHARS]), strip_wrapping(answer[:MAX_CHARS])
-        if task.answer_kind == "choice":
+        """True when `answer` is right, or says what an alias says. Raises only what `prepare` does."""
+        kind = task.answer_kind
+        given = _unwrapped(answer, kind)
+        if kind == "choice":
             return _is_option(task, given)
-        return is_same(expected, given, task.answer_kind)
+        return any(is_same(_unwrapped(expected, kind), given, kind) for expected in (task.answer, *task.aliases))
 
 
 def _is_option(task: Task, given: str) -> bool:
