@@ -89,7 +89,8 @@ class Ahead:
             self._store.journal(running.number, running.result.result())
 
     def _fits(self, played: Played, version: AdapterVersion) -> bool:
-        made_by = {rollout.adapter_id for item in played.rollouts for rollout in item.group.rollouts}
+        rollouts = [rollout for item in played.rollouts for rollout in item.group.rollouts]
+        made_by = {rollout.adapter_id for rollout in rollouts if rollout.adapter_id.startswith("adapter_")}
         parent = {version.parent_adapter_id} if self._max_staleness else set()
         return made_by <= {version.adapter_id} | parent
 

@@ -31,6 +31,7 @@ from spice_enterprise.protocols import (
     Check,
     Corpus,
     Detector,
+    Embedder,
     Examiner,
     Ingestor,
     Judge,
@@ -44,7 +45,7 @@ from spice_enterprise.protocols import (
     Verifier,
     Window,
 )
-from spice_enterprise.records import AdapterVersion, GateReport, Promotion, Step, sha256_hex
+from spice_enterprise.records import AdapterVersion, Chunk, GateReport, Promotion, Step, sha256_hex
 from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from spice_enterprise.corpus.listing import Listing
     from spice_enterprise.corpus.scrub import Scrubber
     from spice_enterprise.corpus.vault import Vault
+    from spice_enterprise.selfplay.grading import GuardedVerifier
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.memory import MemoryPlan
@@ -373,14 +375,18 @@ class Assembly:
             self._learner,
             run_dir=self._store.run_dir,
             config=self._training,
-            l_max={"challenger": selfplay.challenger_tokens, "reasoner": selfplay.reasoner_tokens},
             lineage=Lineage(
                 base_model=self.base_model.name,
                 base_digest=self.base_model.digest,
                 corpus_digest=self._corpus_digest,
                 config_digest=self.config.digest(),
             ),
-            sampling=Sampling(temperature=selfplay.temperature, dtype=self._sampler_dtype),
+            sampling=Sampling(
+                l_max={"challenger": selfplay.challenger_tokens, "reasoner": selfplay.reasoner_tokens},
+                temperature=selfplay.temperature,
+                dtype=self._sampler_dtype,
+            ),
+            warmup=self.config.warmup_training,
         )
 
     @property
@@ -396,21 +402,72 @@ class Assembly:
 
     @cached_property
     def verifier(self) -> Verifier:
-        """Grades by answer kind."""
-        if self._given.verifier is not None:
-            return self._given.verifier
-        from spice_enterprise.selfplay.answers import KindVerifier
+        """Grades by answer kind, or as the user's own does; in a process that can be killed."""
+        return self.grader
 
-        return KindVerifier()
+    @cached_property
+    def grader(self) -> "GuardedVerifier":
+        """The verifier under its time limit."""
+        from spice_enterprise.selfplay.answers import KindVerifier
+        from spice_enterprise.selfplay.grading import GuardedVerifier
+
+        return GuardedVerifier(self._given.verifier or KindVerifier())
 
     @cached_property
     def player(self) -> Player:
         """Both roles on every chunk; the loop reminds it of the questions the run has admitted."""
         if self._given.player is not None:
             return self._given.player
-        from spice_enterprise.selfplay.episode import SelfplayStage
+        from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 
-        return SelfplayStage(sampler=self.sampler, verifier=self.verifier, config=self._sized.selfplay, seed=self.config.seed)
+        play = self._sized.selfplay
+        needs_base = play.admission == "checked" or play.challenger == "frozen"
+        speakers = Speakers(
+            player=self.sampler,
+            base=self.base_sampler if needs_base else None,
+            challenger=self._challenger_sampler,
+        )
+        return SelfplayStage(
+            speakers,
+            grader=self.grader,
+            config=play,
+            seed=self.config.seed,
+            library=self._train_chunks,
+            embedder=self._embedder,
+        )
+
+    @property
+    def _train_chunks(self) -> tuple[Chunk, ...]:
+        corpus = self._store.load("corpus", Corpus)
+        return corpus.train if corpus else ()
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        """What finds near-copies of a question: hashed n-grams, or a local encoder."""
+        if self._given.embedder is not None:
+            return self._given.embedder
+        if self.config.selfplay.embedder == "hashed":
+            from spice_enterprise.selfplay.embedding import HashedEmbedder
+
+            return HashedEmbedder()
+        from spice_enterprise.training.encoder import EncoderEmbedder
+
+        return EncoderEmbedder(Path(self.config.selfplay.embedder))
+
+    @cached_property
+    def _challenger_sampler(self) -> Sampler | None:
+        """Who proposes where that is another model than base and player; it is frozen."""
+        if self._given.challenger_sampler is not None or self.config.selfplay.challenger_model is None:
+            return self._given.challenger_sampler
+        from spice_enterprise.training.base_model import resolve_base_model
+        from spice_enterprise.training.chat import ChatTokenizer
+        from spice_enterprise.training.hf_sampler import HfSampler
+        from spice_enterprise.training.qlora import LearnerModel
+
+        name = self.config.selfplay.challenger_model
+        model = resolve_base_model(name, cache_dir=cache_dir(), is_offline=self.config.offline, expected_digest=None)
+        learner = LearnerModel.load(model, self.config.training, seed=self.config.seed)
+        return HfSampler(learner, ChatTokenizer(model.path), run_dir=self._store.run_dir)
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:

@@ -1,9 +1,10 @@
 """The stage: some chunks, both roles, and the groups to learn from.
 
 In: chunks, the version that plays, the number of the step.
-Out: `Played`: groups to train on, the tasks behind them, and every rollout with its outcome, reason and reward.
-Refuses: completions of another adapter than `version` (`DeliveryError`).
-Not here: what one chunk plays (`turn.py`), replay of old tasks, retrieval of distractor passages.
+Out: `Played`: groups to train on, the tasks behind them, every rollout with its outcome, reason and reward, and the verdict
+    on every proposal.
+Refuses: completions of another adapter than `version`, or than the frozen base where it should speak (`DeliveryError`).
+Not here: what one chunk plays (`turn.py`), which chunks are played instead of those given (`chunk_sampler.py`).
 
 All chunks are in flight at once, each at its own pace: a task is put to the Reasoner as soon as it is admitted, while
 other chunks still write proposals. Tasks that two chunks of a step share are settled afterwards in the order of the
@@ -11,76 +12,157 @@ chunks, never of arrival: the first keeps it; for the others it is recorded as `
 
 Where this differs from Algorithm 1 of SPICE, and why:
 
-* A group shares one prompt, and rounds offer different spans, so the group is *one* round and rounds are not pooled: the
-  last with a task, which is the first with something to learn if there is one. The others are only recorded.
-* Proposals with the same question share one task and its pass rate, so `max_tasks` counts different questions. Valid
+* With `hint: span` rounds ask different prompts, and a group shares one: such rounds are not pooled. The group is the last
+  round with a task, which is the first with something to learn if there is one; the others are only recorded.
+* Proposals with the same question and answer share one task and its pass rate, so `max_tasks` counts different ones. Valid
   proposals beyond it are recorded as `not_attempted` and leave the group: they have no pass rate, hence no reward.
 * A chunk without a valid task gives no group to train on, only records.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event
+from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import Played, Sampler, Verifier
-from spice_enterprise.records import AdapterVersion, Chunk
-from spice_enterprise.selfplay.archive import Archive
-from spice_enterprise.selfplay.rounds import Answered, Round
+from spice_enterprise.protocols import Effort, Embedder, Grader, Played, Sampler
+from spice_enterprise.records import AdapterVersion, Chunk, Task
+from spice_enterprise.selfplay.archive import Archive, entries_of
+from spice_enterprise.selfplay.chunk_sampler import choose, replays
+from spice_enterprise.selfplay.effort import Meter, MeteredGrader
+from spice_enterprise.selfplay.embedding import HashedEmbedder
+from spice_enterprise.selfplay.library import Library
+from spice_enterprise.selfplay.regimes import regime_of
+from spice_enterprise.selfplay.rewards import reward_rule
+from spice_enterprise.selfplay.rounds import Answered, Draft, Round
 from spice_enterprise.selfplay.scribe import Scribe, joined
 from spice_enterprise.selfplay.spans import Hint, find_hints
-from spice_enterprise.selfplay.streaming import open_stream, play_together
-from spice_enterprise.selfplay.turn import Turn
+from spice_enterprise.selfplay.streaming import Play, Speaker, open_lines, play_together
+from spice_enterprise.selfplay.turn import Replay, Rules, Turn, TurnPlayed, reasoner_prompt_of, rewarded, similarity_of
+
+BASE_DIGEST: Final = "base"
+"""What a sampler says it serves when it serves no adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speakers:
+    """Who writes: the model in training, its frozen base, and, where proposals are not its own, who proposes."""
+
+    player: Sampler
+    base: Sampler | None = None
+    """Needed by the checks of admission, and by a frozen challenger that is the base."""
+    challenger: Sampler | None = None
+
+    def of(self, version: AdapterVersion, config: SelfplayConfig) -> dict[Speaker, tuple[Sampler, str]]:
+        """Return the samplers a play needs, with the digest that each must answer with."""
+        found: dict[Speaker, tuple[Sampler, str]] = {"player": (self.player, version.digest)}
+        if self.base is not None and config.admission == "checked":
+            found["base"] = (self.base, BASE_DIGEST)
+        if config.challenger == "frozen":
+            frozen = self.challenger or self.base
+            if frozen is None:
+                raise ValueError("a frozen challenger needs a sampler: the base's, or one of its own")
+            found["challenger"] = (frozen, frozen.adapter_digest)
+        return found
 
 
 class SelfplayStage:
     """Plays chunks with both roles; the default `Player`."""
 
     def __init__(
-        self, *, sampler: Sampler, verifier: Verifier, config: SelfplayConfig, seed: int, archive: Archive | None = None
+        self,
+        speakers: Speakers,
+        *,
+        grader: Grader,
+        config: SelfplayConfig,
+        seed: int,
+        library: Sequence[Chunk] = (),
+        embedder: Embedder | None = None,
     ) -> None:
-        self._sampler = sampler
-        self._verifier = verifier
+        """Take what stays the same for a run.
+
+        Args:
+            speakers: the samplers.
+            grader: grades answers.
+            config: the section, sized for the base model.
+            seed: of the run.
+            library: all train chunks; empty means that only the chunks given to `play` are known.
+            embedder: finds near-copies and neighbours; None for hashed n-grams.
+        """
+        self._speakers = speakers
+        self._grader = grader
         self._config = config
         self._seed = seed
+        self._embedder = embedder or HashedEmbedder()
+        self._library = Library(library, self._embedder)
         self._stopped = Event()
-        self.archive = archive or Archive()
+        self._meter: Meter | None = None
+        self.archive = Archive(embedder=self._embedder)
         """Every task played so far; it moves only when a step has been played to its end."""
 
+    @property
+    def effort(self) -> Effort | None:
+        """What the last finished play cost; None before the first."""
+        return self._meter.effort() if self._meter else None
+
     def play(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> Played:
-        """Play each chunk once with both roles.
+        """Play each chunk once with both roles, or another in its place where the chunk sampler or a replay says so.
 
         Depends only on the arguments, the seed and the archive's tasks of earlier steps. Raises `DeliveryError` when a
         completion was made by another adapter than `version`, `SamplerError` E_STOPPED after `stop`.
         """
-        self._stopped = stopped = Event()
-        plays = [turn.play() for turn in self._turns(chunks, step)]
-        with open_stream(self._sampler) as stream:
-            rounds = play_together(plays, stream, version=version, is_stopped=stopped.is_set)
+        again = replays(self.archive.before(step), self._config, seed=self._seed, step=step)
+        chosen = self._chosen(chunks, step)[: max(0, len(chunks) - len(again))]
+        rules = self._rules(chosen, step)
+        drafts = [draft for task in again if (draft := self._draft(task, rules)) is not None]
+        turns = self._turns(chosen, rules)
+        played, replayed, meter = self._together(turns, drafts, rules, version)
         archive = self.archive.before(step)
-        settled = [[_settled(played, archive, step) for played in of_chunk] for of_chunk in rounds]
-        scribe = Scribe(version=version, step=step, seed=self._seed)
-        played = joined(map(scribe.chunk, settled))
-        self.archive = archive
+        settled = [replace(turn, rounds=tuple(_settled(r, archive, rules, turn.chunk) for r in turn.rounds)) for turn in played]
+        scribe = Scribe(version=version, rules=rules, is_challenger_trained=self._config.challenger == "trained")
+        found = joined((*(scribe.turn(turn) for turn in settled), scribe.replays(replayed)))
+        self._file(found, step)
+        self._meter = meter
+        return found
+
+    def propose(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> list[TurnPlayed]:
+        """Let each chunk be proposed for and its proposals be admitted; nobody answers, and nothing is remembered."""
+        rules = replace(self._rules(chunks, step), is_answered=False)
+        played, _, self._meter = self._together(self._turns(chunks, rules), (), rules, version)
         return played
 
     def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
         """Return the archive's entries of a play."""
-        archive = Archive()
-        for task in played.tasks:
-            archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime, step=step)
-        return archive.state()
+        return entries_of(played, step=step, documents=self._library.documents, embedder=self._embedder)
 
     def remember(self, entries: Sequence[str]) -> None:
         """Take these entries of an archive as everything that was asked so far."""
-        self.archive = Archive(entries)
+        self.archive = Archive(entries, embedder=self._embedder)
 
     def stop(self) -> None:
         """Make a play that runs in another thread end soon."""
         self._stopped.set()
 
-    def _turns(self, chunks: Sequence[Chunk], step: int) -> list[Turn]:
+    def _chosen(self, chunks: Sequence[Chunk], step: int) -> list[Chunk]:
+        if not self._library.chunks:
+            self._library = Library(chunks, self._embedder)
+        return choose(chunks, self._library.chunks, self.archive.before(step), self._config, seed=self._seed, step=step)
+
+    def _rules(self, chunks: Sequence[Chunk], step: int) -> Rules:
+        config = self._config
+        return Rules(
+            config=config,
+            seed=self._seed,
+            step=step,
+            grader=self._grader,
+            reward=reward_rule(config.reward),
+            invalid_reward=self.archive.before(step).invalid_reward(step, config.invalid_reward),
+            library=self._library if self._library.chunks else Library(chunks, self._embedder),
+            challenger="challenger" if config.challenger == "frozen" else "player",
+        )
+
+    def _turns(self, chunks: Sequence[Chunk], rules: Rules) -> list[Turn]:
         hints = [find_hints(chunk.text) for chunk in chunks]
         seen: Counter[str] = Counter()
         turns = []
@@ -88,30 +170,57 @@ class SelfplayStage:
             turn = Turn(
                 name=str(i),
                 chunk=chunk,
+                regime=regime_of(chunk, self._config.regimes, seed=self._seed),
                 pool=_nearest_first(hints, i),
                 first_round=seen[chunk.chunk_id] * (self._config.max_rounds + self._config.refill_rounds),
-                step=step,
-                seed=self._seed,
-                config=self._config,
-                verifier=self._verifier,
-                archive=self.archive.before(step),
+                archive=self.archive.before(rules.step),
+                rules=rules,
             )
             seen[chunk.chunk_id] += 1
             turns.append(turn)
         return turns
 
+    def _draft(self, task: Task, rules: Rules) -> Draft | None:
+        """Return a task to be replayed; None when its chunk is not in the library any more."""
+        chunk = rules.library.find(task.chunk_id)
+        return Draft(task=task, proposers=(), prompt=reasoner_prompt_of(task, chunk, rules)) if chunk else None
 
-def _settled(played: Round, archive: Archive, step: int) -> Round:
-    """Mark the tasks that `archive` holds already as repeats; it learns the others."""
+    def _together(
+        self, turns: Sequence[Turn], drafts: Sequence[Draft], rules: Rules, version: AdapterVersion
+    ) -> tuple[list[TurnPlayed], list[Answered], Meter]:
+        """Play turns and replays over the same streams."""
+        self._stopped = stopped = Event()
+        meter = Meter()
+        metered = replace(rules, grader=MeteredGrader(rules.grader, meter))
+        plays: list[Play[TurnPlayed | Answered]] = [replace(turn, rules=metered).play() for turn in turns]
+        plays += [Replay(name=f"replay{i}", draft=draft, rules=metered).play() for i, draft in enumerate(drafts)]
+        with open_lines(self._speakers.of(version, self._config)) as lines:
+            found = play_together(plays, lines, is_stopped=stopped.is_set, meter=meter)
+        played = [item for item in found if isinstance(item, TurnPlayed)]
+        return played, [item for item in found if isinstance(item, Answered)], meter
+
+    def _file(self, played: Played, step: int) -> None:
+        """Let the archive learn what was played."""
+        self.archive = Archive((*self.archive.before(step).state(), *self.entries(played, step=step)), embedder=self._embedder)
+
+
+def _settled(played: Round, archive: Archive, rules: Rules, chunk: Chunk) -> Round:
+    """Mark the tasks that `archive` holds already as repeats, and near-copies of earlier chunks; it learns the others."""
 
     def settle(answered: Answered) -> Answered:
         task = answered.draft.task
         if archive.holds(chunk_id=task.chunk_id, question=task.question, regime=task.regime):
             return replace(answered, is_repeat=True)
-        archive.add(chunk_id=task.chunk_id, question=task.question, regime=task.regime, step=step)
-        return answered
+        similarity = max(answered.draft.similarity, similarity_of(task, archive))
+        draft = replace(answered.draft, similarity=similarity, is_near_copy=similarity >= rules.config.near_copy)
+        return replace(answered, draft=draft)
 
-    return replace(played, answers=tuple(map(settle, played.answers)))
+    # proposals of one round ask about one matter: they are compared with all others, not with each other
+    answers = tuple(map(settle, played.answers))
+    for answered in answers:
+        archive.add(answered.draft.task, step=rules.step, document_id=chunk.document_id, correct=answered.correct)
+    drafts = tuple(answered.draft for answered in answers) or played.drafts
+    return rewarded(replace(played, answers=answers, drafts=drafts), rules)
 
 
 def _nearest_first(hints: Sequence[Sequence[Hint]], i: int) -> tuple[Hint, ...]:

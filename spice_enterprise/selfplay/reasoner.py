@@ -1,26 +1,30 @@
-"""Task to attempts: what the Reasoner is asked, and which of its answers are right.
+"""Task to attempts: what the Reasoner is asked.
 
-In: a task, and passages only as a named argument.
-Out: one prompt per task; one verdict per completion.
-Refuses: to know a chunk. No signature here has one, so the passage can reach the Reasoner only through `regimes.py`.
-Not here: rewards and groups (`episode.py`).
+In: a task; in `open_book` a shelf of passages.
+Out: one prompt per task.
+Refuses: to know a chunk. No signature here has one, so a passage can reach the Reasoner only through a `Shelf`; a shelf for
+    a task of another regime is a `ValueError`.
+Not here: grading (`grading.py`), rewards and groups (`rounds.py`).
 """
 
-from collections.abc import Sequence
-
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import Verifier
-from spice_enterprise.records import Completion, Prompt, ScrubbedText, Task
-from spice_enterprise.selfplay.answers import extract_answer
+from spice_enterprise.records import Prompt, ScrubbedText, Task
 from spice_enterprise.selfplay.prompts import Decoding, reasoner_prompt
+from spice_enterprise.selfplay.regimes import Shelf
 
 
-def ask(task: Task, config: SelfplayConfig, *, passages: Sequence[ScrubbedText] = ()) -> Prompt:
-    """Return the Reasoner's prompt: the question, its options if any, and exactly these passages."""
+def ask(task: Task, config: SelfplayConfig) -> Prompt:
+    """Return the Reasoner's prompt without a document: the question, and its options if any."""
+    return _prompt(task, config, passages=())
+
+
+def ask_open_book(task: Task, shelf: Shelf, config: SelfplayConfig) -> Prompt:
+    """Return the Reasoner's prompt with exactly these passages. Raises `ValueError` for a task of another regime."""
+    if task.regime != "open_book":
+        raise ValueError(f"a task of the regime {task.regime} is answered without passages")
+    return _prompt(task, config, passages=shelf.passages)
+
+
+def _prompt(task: Task, config: SelfplayConfig, *, passages: tuple[ScrubbedText, ...]) -> Prompt:
     decoding = Decoding(max_new_tokens=config.reasoner_tokens, temperature=config.temperature)
-    return reasoner_prompt(task.question, decoding, options=task.options, passages=passages)
-
-
-def grade_all(task: Task, completions: Sequence[Completion], verifier: Verifier) -> tuple[bool, ...]:
-    """Return one verdict per completion, in order."""
-    return tuple(bool(verifier.grade(task, extract_answer(completion.text, task.answer_kind))) for completion in completions)
+    return reasoner_prompt(task.question, decoding, options=task.options, passages=passages, contract=config.contract)

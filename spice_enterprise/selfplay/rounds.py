@@ -1,23 +1,26 @@
-"""What one round at one chunk gave, and which round is learned from.
+"""What the attempts at one chunk gave, and which of them are learned from.
 
-In: judged proposals, and the answers to the tasks made of them.
-Out: rewards by position; whether there is anything to learn; the round and the task that are trained on.
+In: judged proposals that share a prompt, and the answers to the tasks made of them.
+Out: which attempts are kept; rewards by position; whether there is anything to learn; the task that trains the Reasoner.
 Refuses: nothing.
-Not here: asking (`turn.py`), records (`scribe.py`).
+Not here: asking (`turn.py`), what an answer is worth (`rewards.py`), records (`scribe.py`).
 
-A group has a signal when its rewards are not all equal: without one every advantage is zero.
+Rounds that ask the same prompt are one pool, as in Algorithm 1 of SPICE: of M attempts with V valid ones a group of G is
+kept, in the same ratio. Rounds that offer another span ask another prompt and are a pool of their own. A group has a signal
+when its rewards are not all equal: without one every advantage is zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Literal
 
+from spice_enterprise.protocols import Grade
 from spice_enterprise.records import Completion, Prompt, Task
 from spice_enterprise.seeding import stream
+from spice_enterprise.selfplay.base_check import Votes
 from spice_enterprise.selfplay.challenger import Plan, Proposal
-from spice_enterprise.selfplay.rewards import challenger_reward
 
-INVALID_REWARD: Final = challenger_reward((), valid=False)
+ReasonerTask = Literal["frontier", "random", "best_reward"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,9 @@ class Attempt:
     completion: Completion
     proposal: Proposal
     reason: str
-    wrong_options: tuple[str, ...] = field(default=(), repr=False)
+    options: tuple[str, ...] = field(default=(), repr=False)
+    """Of a choice: all of them where the model wrote them, the wrong ones where code did."""
+    votes: Votes = field(default_factory=Votes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +44,25 @@ class Draft:
     proposers: tuple[int, ...]
     prompt: Prompt
     """What the Reasoner is asked."""
+    similarity: float = 0.0
+    """Cosine to the nearest question asked before."""
+    is_near_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A draft with its answers; the very completions that gave `correct` are the training rows."""
+    """A draft with its answers; the very completions that gave the grades are the training rows."""
 
     draft: Draft
     completions: tuple[Completion, ...]
-    correct: tuple[bool, ...]
+    grades: tuple[Grade, ...]
     is_repeat: bool = False
     """An earlier chunk of the step has the same task: recorded, and not trained on."""
+
+    @property
+    def correct(self) -> tuple[bool, ...]:
+        """The verdict of each answer."""
+        return tuple(grade.is_correct for grade in self.grades)
 
     @property
     def is_mixed(self) -> bool:
@@ -59,12 +72,18 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One group of attempts at one chunk, which share a prompt, and the answers to their tasks."""
+    """A pool of attempts at one chunk that share a prompt, the group kept of it, and the answers to its tasks."""
 
     plan: Plan
     number: int
+    """Of its first round."""
     attempts: tuple[Attempt, ...]
+    kept: tuple[int, ...] = ()
+    """Positions of the group, in order."""
+    drafts: tuple[Draft, ...] = ()
     answers: tuple[Answered, ...] = ()
+    rewards: Mapping[int, float] = field(default_factory=dict)
+    """By position: what an attempt earned, refused ones included; without those that have no pass rate of their own."""
 
     @property
     def fresh(self) -> tuple[int, ...]:
@@ -72,26 +91,48 @@ class Round:
         return tuple(i for i, answered in enumerate(self.answers) if not answered.is_repeat)
 
     @property
-    def earned(self) -> dict[int, float]:
-        """Rewards by position, of the attempts whose task was attempted and may be trained on."""
-        kept = [self.answers[i] for i in self.fresh]
-        return {position: challenger_reward(a.correct) for a in kept for position in a.draft.proposers}
-
-    @property
     def has_signal(self) -> bool:
         """True when the proposals' rewards differ, or some task was answered both right and wrong."""
-        rewards = {*self.earned.values(), *(INVALID_REWARD for attempt in self.attempts if attempt.reason)}
+        rewards = {self.rewards[i] for i in self.kept if i in self.rewards}
         return bool(self.fresh) and (len(rewards) > 1 or any(self.answers[i].is_mixed for i in self.fresh))
 
-    def place(self, position: int) -> int:
-        """Number the attempts of all rounds through, so that equal texts of two rounds stay two rollouts."""
-        return self.number * len(self.attempts) + position
+    def place(self, position: int, *, group: int) -> int:
+        """Number the attempts of all rounds of `group` through, so that equal texts of two rounds stay two rollouts."""
+        return self.number * group + position
 
-    def choose_task(self, seed: int, step: int) -> int | None:
-        """Return which answered task trains the Reasoner: a random one with right and wrong answers, else any."""
-        mixed = [i for i in self.fresh if self.answers[i].is_mixed]
+    def choose_task(self, how: ReasonerTask, *, seed: int, step: int) -> int | None:
+        """Return which answered task trains the Reasoner; None without one."""
+        if not self.fresh:
+            return None
         draws = stream(seed, step, self.plan.chunk.chunk_id, "task", self.number)
-        return draws.choice(mixed or self.fresh) if self.fresh else None
+        if how == "best_reward":
+            return max(self.fresh, key=lambda i: self.rewards.get(self.answers[i].draft.proposers[0], 0.0))
+        mixed = [i for i in self.fresh if self.answers[i].is_mixed] if how == "frontier" else []
+        return draws.choice(mixed or list(self.fresh))
+
+
+def kept_counts(valid: int, invalid: int, *, group: int) -> tuple[int, int]:
+    """Return how many valid and invalid attempts a group keeps: their ratio, and at least one of each that exists.
+
+    Ties round half to even.
+    """
+    total = valid + invalid
+    size = min(group, total)
+    if not valid or not invalid:
+        return (size, 0) if valid else (0, size)
+    kept = min(max(round(size * valid / total), 1), size - 1)
+    return kept, size - kept
+
+
+def keep(attempts: Sequence[Attempt], *, group: int, seed: int, path: tuple[str | int, ...]) -> tuple[int, ...]:
+    """Return the positions of the attempts that stay in the group, in order: all of them where they fit."""
+    if len(attempts) <= group:
+        return tuple(range(len(attempts)))
+    valid = [i for i, attempt in enumerate(attempts) if not attempt.reason]
+    invalid = [i for i, attempt in enumerate(attempts) if attempt.reason]
+    n_valid, n_invalid = kept_counts(len(valid), len(invalid), group=group)
+    draws = stream(seed, *path, "keep")
+    return tuple(sorted((*draws.sample(valid, n_valid), *draws.sample(invalid, n_invalid))))
 
 
 def trained_round(rounds: Sequence[Round]) -> Round | None:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.seeding import stream
 from spice_enterprise.selfplay.answers import KindVerifier
-from spice_enterprise.selfplay.episode import SelfplayStage
+from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 from spice_enterprise.selfplay.spans import find_hints
-from spice_enterprise.testing import FakeTrainer, LineIngestor, MemorySource, StreamingScriptedSampler
+from spice_enterprise.testing import DirectGrader, FakeTrainer, LineIngestor, MemorySource, StreamingScriptedSampler
 
 LINES = (
     "The notice period is 45 days. The monthly fee is 12,480 euros.",
@@ -33,10 +33,19 @@ def any_order(seed):
 
 
 def play(chunks, *, finish=None, **changes):
-    config = SelfplayConfig(challenger_group=3, reasoner_group=3, **changes)
+    config = SelfplayConfig(
+        challenger_group=3,
+        reasoner_group=3,
+        contract="short",
+        challenger_tokens=96,
+        reasoner_tokens=32,
+        open_book_samples=0,
+        replay_share=0.0,
+        **changes,
+    )
     sampler = StreamingScriptedSampler(script, finish=finish)
     sampler.publish(VERSION)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=config, seed=11)
+    stage = SelfplayStage(Speakers(player=sampler), grader=DirectGrader(KindVerifier()), config=config, seed=11)
     played = [stage.play(chunks, VERSION, step=step) for step in (1, 2)]
     return played, stage.archive.state(), sampler
 
@@ -44,7 +53,7 @@ def play(chunks, *, finish=None, **changes):
 PICKED = st.lists(st.sampled_from(CHUNKS), min_size=1, max_size=6)
 SETTINGS = st.fixed_dictionaries(
     {
-        "regime": st.sampled_from(["open_book", "closed_book"]),
+        "regimes": st.sampled_from([("open_book",), ("closed_book",), ("open_book", "closed_book")]),
         "formats": st.sampled_from(["free_form", "both"]),
         "refill_rounds": st.integers(0, 3),
         "max_tasks": st.integers(1, 3),
@@ -79,7 +88,8 @@ def test_every_completion_is_recorded_once_and_budgets_hold(chunks, changes):
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(CHUNKS), st.integers(1, 4))
 def test_a_chunk_plays_the_same_in_other_company(chunks, count):
-    """In open book with free answers nothing is shared between chunks."""
-    alone = {chunk.chunk_id: play([chunk], formats="free_form", refill_rounds=1)[0][0] for chunk in chunks[:count]}
-    together = play(chunks[:count], formats="free_form", refill_rounds=1)[0][0]
+    """In open book with free answers and no passages of others nothing is shared between chunks."""
+    changes = {"formats": "free_form", "refill_rounds": 1, "regimes": ("open_book",), "distractor_passages": 0}
+    alone = {chunk.chunk_id: play([chunk], **changes)[0][0] for chunk in chunks[:count]}
+    together = play(chunks[:count], **changes)[0][0]
     assert together.groups == tuple(group for chunk in chunks[:count] for group in alone[chunk.chunk_id].groups)

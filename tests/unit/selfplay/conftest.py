@@ -3,11 +3,16 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.records import AdapterVersion, Chunk, Completion, Prompt, ScrubbedText, Task
+from spice_enterprise.protocols import Verifier
+from spice_enterprise.records import AdapterVersion, Chunk, Completion, Prompt, Regime, ScrubbedText, Task
+from spice_enterprise.selfplay.answers import KindVerifier
+from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
+from spice_enterprise.testing import DirectGrader
 
 DIGEST = "sha256:" + "a" * 64
 PASSAGE = (
@@ -68,7 +73,14 @@ def make_chunk(text: str = PASSAGE, *, index: int = 0) -> Chunk:
     )
 
 
-def make_task(answer: str, kind: str = "text", *, options: tuple[str, ...] = (), question: str = "What is it then?") -> Task:
+def make_task(
+    answer: str,
+    kind: str = "text",
+    *,
+    options: tuple[str, ...] = (),
+    question: str = "What is it then?",
+    regime: Regime = "open_book",
+) -> Task:
     return Task(
         chunk_id="chunk_1",
         rollout_id="roll_1",
@@ -76,14 +88,42 @@ def make_task(answer: str, kind: str = "text", *, options: tuple[str, ...] = (),
         answer=answer,
         answer_kind=kind,  # type: ignore[arg-type]  # tests name kinds as plain strings
         task_format="choice" if options else "free_form",
-        regime="open_book",
+        regime=regime,
         options=options,
     )
 
 
 def make_config(**changes: object) -> SelfplayConfig:
-    settings = {"challenger_group": 4, "reasoner_group": 4, "formats": "free_form", "max_tasks": 4, "max_rounds": 3}
+    """A sized section without checks by a base, in open book, unless a test says otherwise."""
+    settings = {
+        "challenger_group": 4,
+        "reasoner_group": 4,
+        "formats": "free_form",
+        "max_tasks": 4,
+        "max_rounds": 3,
+        "regimes": ("open_book",),
+        "distractor_passages": 0,
+        "open_book_samples": 0,
+        "replay_share": 0.0,
+        "contract": "short",
+        "challenger_tokens": 96,
+        "reasoner_tokens": 32,
+    }
     return SelfplayConfig(**{**settings, **changes})  # type: ignore[arg-type]  # validated by the model
+
+
+def make_stage(sampler: Any, *, verifier: Verifier | None = None, seed: int = 1, **settings: object) -> SelfplayStage:
+    """A stage on one sampler; `base` and `library` may be among the settings."""
+    base, library = settings.pop("base", None), settings.pop("library", ())
+    speakers = Speakers(player=sampler, base=base)  # type: ignore[arg-type]  # given by the test
+    config = make_config(**settings)
+    return SelfplayStage(
+        speakers,
+        grader=DirectGrader(verifier or KindVerifier()),
+        config=config,
+        seed=seed,
+        library=library,  # type: ignore[arg-type]  # given by the test
+    )
 
 
 @pytest.fixture
@@ -110,6 +150,7 @@ def world() -> SimpleNamespace:
         chunk=make_chunk,
         task=make_task,
         config=make_config,
+        stage=make_stage,
         is_challenger=is_challenger,
         passage=PASSAGE,
     )

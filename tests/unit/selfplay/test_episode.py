@@ -1,22 +1,24 @@
+import json
 import re
 from dataclasses import replace
 
 import pytest
 
 from spice_enterprise.errors import DeliveryError
-from spice_enterprise.selfplay.answers import KindVerifier
-from spice_enterprise.selfplay.archive import Archive
-from spice_enterprise.selfplay.episode import SelfplayStage
 from spice_enterprise.selfplay.rewards import challenger_reward
 
 ONE = "The notice period is 45 days."
 TWO = "The pump delivers 320 litres."
 
 
-def stage(world, script, *, archive=None, verifier=None, digest=None, seed=1, **settings):
+def stage(world, script, *, digest=None, **settings):
     sampler = world.sampler(script, **({"adapter_digest": digest} if digest else {}))
-    config = world.config(**settings)
-    return SelfplayStage(sampler=sampler, verifier=verifier or KindVerifier(), config=config, seed=seed, archive=archive), sampler
+    return world.stage(sampler, **settings), sampler
+
+
+def tasks_in(archive):
+    """How many tasks it holds; tallies of a step are entries too."""
+    return sum('"digest"' in entry for entry in archive.state())
 
 
 def script_of(world, questions, answers):
@@ -174,11 +176,11 @@ def test_exact_repeats_are_refused_in_later_steps_only_for_the_same_chunk(world,
     again = player.play([world.chunk(ONE)], version, step=2)
     assert {r.reason for record in again.rollouts for r in record.group.rollouts} == {"duplicate"}
     assert len(player.play([world.chunk(ONE, index=9)], version, step=3).tasks) == 1
-    assert len(player.archive.state()) == 2
+    assert tasks_in(player.archive) == 2
 
 
 def test_outside_open_book_a_question_of_two_chunks_belongs_to_the_first(world, version):
-    player, _ = stage(world, script_of(world, GOOD[:1] * 4, HALF), regime="closed_book", max_rounds=1)
+    player, _ = stage(world, script_of(world, GOOD[:1] * 4, HALF), regimes=("closed_book",), max_rounds=1)
     first, second = world.chunk(ONE), world.chunk(ONE, index=1)
     played = player.play([first, second], version, step=1)
     assert [task.chunk_id for task in played.tasks] == [first.chunk_id, second.chunk_id]
@@ -186,7 +188,7 @@ def test_outside_open_book_a_question_of_two_chunks_belongs_to_the_first(world, 
     repeated = [r for record in played.rollouts if record.group.parent_id == second.chunk_id for r in record.group.rollouts]
     assert {(r.outcome, r.reason, r.reward) for r in repeated} == {("valid", "repeated", 0.0)}
     assert {task.rollout_id for task in played.tasks[1:]} <= {r.rollout_id for r in repeated}
-    assert len(player.archive.state()) == 1
+    assert len({digest for entry in player.archive.state() if (digest := json.loads(entry).get("digest"))}) == 1
 
 
 def test_a_chunk_that_stands_twice_in_a_step_plays_further_rounds(world, version):
@@ -202,7 +204,8 @@ def test_a_chunk_that_stands_twice_in_a_step_plays_further_rounds(world, version
 def test_a_restored_archive_gives_the_same_next_step(world, version):
     first, _ = stage(world, script_of(world, GOOD, HALF))
     first.play([world.chunk(ONE)], version, step=1)
-    second, _ = stage(world, script_of(world, GOOD, HALF), archive=Archive(first.archive.state()))
+    second, _ = stage(world, script_of(world, GOOD, HALF))
+    second.remember(first.archive.state())
     assert second.play([world.chunk(ONE)], version, step=2) == first.play([world.chunk(ONE)], version, step=2)
 
 
@@ -242,7 +245,7 @@ def test_another_adapter_is_refused_without_a_trace_of_text(world, version):
     with pytest.raises(DeliveryError) as caught:
         player.play([world.chunk(ONE + " CANARY")], version, step=1)
     assert caught.value.code == "E_DELIVERY"
-    assert caught.value.record_id == version.adapter_id
+    assert caught.value.record_id == version.digest
     assert "another adapter" in caught.value.message
     assert "CANARY" not in caught.value.explain()
 
@@ -271,7 +274,7 @@ WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel
 def test_asymmetry(world, version, regime, formats):
     """Outside open book no 8-token span of the chunk, no gold and no id reaches the Reasoner."""
     chunk = world.chunk(f"The notice period is 45 days. {' '.join(f'{w} CANARY{i}' for i, w in enumerate(WORDS))}.")
-    player, sampler = stage(world, script_of(world, GOOD, HALF), regime=regime, formats=formats)
+    player, sampler = stage(world, script_of(world, GOOD, HALF), regimes=(regime,), formats=formats)
     played = player.play([chunk], version, step=1)
     asked = [p for prompts, _, _ in sampler.calls for p in prompts if not world.is_challenger(p)]
     assert asked

@@ -2,8 +2,6 @@
 
 import pytest
 
-from spice_enterprise.selfplay.answers import KindVerifier
-from spice_enterprise.selfplay.episode import SelfplayStage
 from spice_enterprise.selfplay.rewards import challenger_reward
 
 TEXT = "The pump delivers 320 litres. The tank holds 50 barrels. The notice period is 45 days."
@@ -32,7 +30,7 @@ def script_with_signal_in(world, with_signal, questions=4):
 
 def played_with(world, version, script, **settings):
     sampler = world.sampler(script)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(max_tasks=1, **settings), seed=1)
+    stage = world.stage(sampler, max_tasks=1, **settings)
     return stage.play([world.chunk(TEXT)], version, step=1), sampler, stage
 
 
@@ -51,7 +49,7 @@ def test_a_chunk_without_signal_plays_on_until_it_has_one(world, version, with_s
     played, sampler, stage = played_with(world, version, script, refill_rounds=2)
     assert rounds_of(played) == [(i == trained, [4 * i + j for j in range(4)]) for i in range(rounds)]
     assert len(sampler.calls) == 2 * rounds
-    assert len(played.tasks) == len(stage.archive.state()) == rounds
+    assert len(played.tasks) == sum('"digest"' in entry for entry in stage.archive.state()) == rounds
     assert [group.role for group in played.groups] == ["challenger", "reasoner"]
     assert played.groups[1].parent_id == played.tasks[trained].task_id
     prompts = {prompts[0].prefill + prompts[0].messages[-1].content for prompts, _, _ in sampler.calls}
@@ -101,7 +99,7 @@ def test_a_refill_round_refuses_the_question_of_the_round_before(world, version)
         return " is the notice period?" if world.is_challenger(prompt) else " 45 days"
 
     sampler = world.sampler(script)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(refill_rounds=1), seed=1)
+    stage = world.stage(sampler, refill_rounds=1)
     played = stage.play([world.chunk("The notice period is 45 days.")], version, step=1)
     reasons = [[r.reason for r in record.group.rollouts] for record in played.rollouts if record.group.role == "challenger"]
     assert reasons == [[""] * 4, ["duplicate"] * 4]

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from spice_enterprise.errors import DeliveryError, SamplerError
-from spice_enterprise.selfplay.answers import KindVerifier
-from spice_enterprise.selfplay.episode import SelfplayStage
-from spice_enterprise.selfplay.streaming import Ask, GroupByGroup, open_stream, play_together
+from spice_enterprise.selfplay.effort import Meter
+from spice_enterprise.selfplay.streaming import Ask, GroupByGroup, Line, open_stream, play_together
 from spice_enterprise.testing import StreamingScriptedSampler
 
 ONE = "The notice period is 45 days."
@@ -15,7 +14,12 @@ TWO = "The pump delivers 320 litres."
 
 
 def ask(key, prompt, n=2):
-    return Ask(key=key, prompt=prompt, n=n, seed=len(key))
+    return Ask(key=key, prompt=prompt, n=n, seed=len(key), phase="challenger")
+
+
+def together(plays, stream, digest):
+    lines = {"player": Line(stream=stream, adapter_digest=digest)}
+    return play_together(plays, lines, is_stopped=lambda: False, meter=Meter())
 
 
 @pytest.fixture
@@ -27,17 +31,13 @@ def prompt(world):
         return " is it?"
 
     sampler = world.sampler(script)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(max_rounds=1), seed=1)
+    stage = world.stage(sampler, max_rounds=1)
     stage.play([world.chunk(ONE)], _version(sampler), step=1)
     return seen[0]
 
 
 def _version(sampler):
     return SimpleNamespace(digest=sampler.adapter_digest, adapter_id="adapter_x")
-
-
-def never():
-    return False
 
 
 def test_a_reasoner_group_starts_before_the_slowest_challenger_has_finished(world, version):
@@ -49,7 +49,7 @@ def test_a_reasoner_group_starts_before_the_slowest_challenger_has_finished(worl
 
     sampler = StreamingScriptedSampler(script, finish=slow_last)
     sampler.publish(version)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(max_rounds=1), seed=1)
+    stage = world.stage(sampler, max_rounds=1)
     stage.play([world.chunk(ONE), world.chunk(ONE, index=1)], version, step=1)
     events = sampler.events
     assert events[:2] == [("put", "0/0"), ("put", "1/0")]
@@ -66,7 +66,7 @@ def test_a_plain_sampler_gives_what_a_stream_gives(world, version):
     plays = []
     for sampler in (StreamingScriptedSampler(script), Plain(StreamingScriptedSampler(script))):
         sampler.publish(version)
-        stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(), seed=3)
+        stage = world.stage(sampler, seed=3)
         plays.append(stage.play([world.chunk(ONE), world.chunk(TWO, index=1)], version, step=1))
     assert plays[0] == plays[1]
     assert plays[0].groups
@@ -104,7 +104,7 @@ def test_a_play_hears_its_groups_in_the_order_it_asked(world, prompt):
         return "nothing asked"
 
     with sampler.stream() as stream:
-        results = play_together([play(), silent()], stream, version=_version(sampler), is_stopped=never)
+        results = together([play(), silent()], stream, sampler.adapter_digest)
     assert results == [[1, 3, 2], "nothing asked"]
 
 
@@ -129,7 +129,7 @@ def test_a_broken_stream_ends_the_step_and_the_archive_stands_still(world, versi
 
     sampler = Broken(script, takes)
     sampler.publish(version)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(max_rounds=1), seed=1)
+    stage = world.stage(sampler, max_rounds=1)
     with pytest.raises(SamplerError, match="broke"):
         stage.play([world.chunk(ONE), world.chunk(ONE, index=1)], version, step=1)
     assert stage.archive.state() == ()
@@ -143,7 +143,7 @@ def test_a_stream_that_ends_early_is_refused(prompt):
         yield [ask("a", prompt)]
 
     with sampler.stream() as stream, pytest.raises(SamplerError, match="lost 1 groups"):
-        play_together([play()], stream, version=_version(sampler), is_stopped=never)
+        together([play()], stream, sampler.adapter_digest)
 
 
 def test_strange_groups_are_refused(world, prompt):
@@ -163,7 +163,7 @@ def test_strange_groups_are_refused(world, prompt):
         stream = Strange(sampler)
         stream.returned = returned
         with pytest.raises(SamplerError, match=message):
-            play_together([play()], stream, version=_version(sampler), is_stopped=never)
+            together([play()], stream, sampler.adapter_digest)
 
 
 def test_another_adapter_is_refused_in_the_group_it_wrote(prompt):
@@ -173,10 +173,8 @@ def test_another_adapter_is_refused_in_the_group_it_wrote(prompt):
         yield [ask("a", prompt)]
         raise AssertionError("the play must not hear it")
 
-    served = _version(sampler)
-    served.digest = "sha256:other"
     with sampler.stream() as stream, pytest.raises(DeliveryError):
-        play_together([play()], stream, version=served, is_stopped=never)
+        together([play()], stream, "sha256:other")
 
 
 def test_a_stopped_play_ends_with_a_code_for_trying_again(world, version):
@@ -186,7 +184,7 @@ def test_a_stopped_play_ends_with_a_code_for_trying_again(world, version):
 
     sampler = StreamingScriptedSampler(script)
     sampler.publish(version)
-    stage = SelfplayStage(sampler=sampler, verifier=KindVerifier(), config=world.config(), seed=1)
+    stage = world.stage(sampler)
     with pytest.raises(SamplerError) as caught:
         stage.play([world.chunk(ONE)], version, step=1)
     assert (caught.value.code, caught.value.exit_status()) == ("E_STOPPED", 75)
