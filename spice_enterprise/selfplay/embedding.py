@@ -2,7 +2,7 @@
 
 In: short texts.
 Out: one vector of length 1 per text (`HashedEmbedder`, the default `Embedder`), the same on every machine.
-Refuses: nothing; a text without letters and digits is one feature of its own.
+Refuses: nothing; a text without letters and digits is one feature of its own, and only the first 4,000 characters are read.
 Not here: vectors that know what words mean (`training/encoder.py`), and what counts as too near (`selfplay.near_copy`).
 
 Words and pairs of words say what is asked; runs of three to five letters see the same word in another form ("lease's").
@@ -20,8 +20,6 @@ from typing import Final
 from spice_enterprise.selfplay.answers import normalise
 
 DIMENSIONS: Final = 256
-MAX_CHARS: Final = 600
-"""Of a text that is looked at; a question is shorter."""
 _LETTER_RUNS: Final = (3, 4, 5)
 _WORD_RUNS: Final = (1, 2)
 
@@ -35,7 +33,7 @@ class HashedEmbedder:
 
 
 def _vector(text: str) -> tuple[float, ...]:
-    plain = normalise(text[:MAX_CHARS])
+    plain = normalise(text)
     sums = [0.0] * DIMENSIONS
     for grams in (Counter(_word_grams(plain)), Counter(_letter_grams(plain))):
         # each kind has the same say, however many grams it has; a gram that is repeated counts less each time

@@ -114,19 +114,23 @@ def digest_model(path: Path) -> str:
 
 def check_directory(path: Path) -> None:
     """Raise `ConfigError` unless `path` holds a model this package may load: data only, complete, tested architecture."""
+    _check_architecture(check_data_only(path))
+    if not (path / TOKENIZER_FILE).is_file():
+        raise _refusal(f"{path.name}: no {TOKENIZER_FILE}", "E_MODEL_TOKENIZER", "save the fast tokenizer beside the weights")
+    read_chat_template(path)
+
+
+def check_data_only(path: Path) -> dict[str, Any]:
+    """Return the fields of `config.json`; raise `ConfigError` unless `path` holds safetensors, no code and no pickles."""
     if not (path / "config.json").is_file():
         raise _refusal(f"{path.name}: no config.json", "E_MODEL_MISSING", "give the directory of a transformers model")
     for item in sorted(path.rglob("*")):
         _check_file(item, path)
-    config = _read_json(path / "config.json")
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         _check_keys(name, _read_json(path / name))
-    _check_architecture(config)
     if not any(path.glob("*.safetensors")):
         raise _refusal(f"{path.name}: no *.safetensors", "E_MODEL_MISSING", "convert the weights to safetensors")
-    if not (path / TOKENIZER_FILE).is_file():
-        raise _refusal(f"{path.name}: no {TOKENIZER_FILE}", "E_MODEL_TOKENIZER", "save the fast tokenizer beside the weights")
-    read_chat_template(path)
+    return _read_json(path / "config.json")
 
 
 def read_model_config(path: Path) -> dict[str, Any]:
