@@ -152,6 +152,10 @@ class SelfplayConfig(Section):
     reasoner_tokens: int = Field(default=0, ge=0, le=65_536)
     """Most new tokens of an answer; 0: 32 for a short contract, 2,048 for a full one."""
     temperature: float = Field(default=1.0, ge=0.01, le=2.0)
+    measure_every: int = Field(default=20, ge=0)
+    """Steps between measurements of the standing adapter on unseen documents, the first before step 1; 0: none."""
+    general_items: str | None = None
+    """File of multiple-choice items (JSON lines: question, choices, answer_index) that each measurement scores as well."""
 
 
 class WarmupConfig(Section):
@@ -364,6 +368,8 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> JobCo
             data[key] = str(here / data[key])
     if isinstance(data.get("base_model"), str) and (here / data["base_model"]).is_dir():
         data["base_model"] = str(here / data["base_model"])
+    if isinstance(data.get("selfplay"), dict) and isinstance(data["selfplay"].get("general_items"), str):
+        data["selfplay"] = {**data["selfplay"], "general_items": str(here / data["selfplay"]["general_items"])}
     if isinstance(data.get("policies"), dict):
         data["policies"] = {k: str(here / v) if isinstance(v, str) else v for k, v in data["policies"].items()}
     return build_config({**data}, overrides, where=path.name)

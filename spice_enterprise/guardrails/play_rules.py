@@ -27,7 +27,7 @@ from typing import Final
 from spice_enterprise.policy import GuardrailsPolicy
 from spice_enterprise.records import Action, Alert, JsonValue, Rollout, RolloutGroup, Severity, Step
 
-VERIFIER_FAILURES: Final = frozenset({"verifier_raised", "verifier_timeout", "verifier_not_bool"})
+VERIFIER_FAILURES: Final = frozenset({"verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_died"})
 BASE_REFUSALS: Final = frozenset({"base_open_book", "base_closed_book"})
 GENERAL: Final = "probe/general"
 """Name of the general-ability share among what a probe measures."""

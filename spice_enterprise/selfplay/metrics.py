@@ -25,7 +25,7 @@ from spice_enterprise.selfplay.diversity import letter_shares, self_bleu, top_sh
 
 FORMAT_CHOICE: Final = "format_choice"
 """Reason of a call in which the model chose a format: it is no proposal."""
-VERIFIER_FAILURES: Final = ("verifier_raised", "verifier_timeout", "verifier_not_bool")
+VERIFIER_FAILURES: Final = ("verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_died")
 NO_ANSWER: Final = "no_answer"
 ROLES: Final[tuple[Role, ...]] = ("challenger", "reasoner")
 OPTIONS: Final = 4
@@ -185,7 +185,7 @@ def _by_role(seen: Seen) -> Numbers:
     return found
 
 
-_UNREWARDED: Final = ("not_attempted", "repeated")
+_UNREWARDED: Final = ("not_attempted", "not_kept", "repeated")
 
 
 def _grading(seen: Seen) -> Numbers:

@@ -44,7 +44,7 @@ class TaskLine:
     pass_rate: float | None = None
     """Share of the Reasoner's answers that were right."""
     reward: float | None = None
-    """What the proposal earned; None for a replay."""
+    """What the proposal earned; None for a replay, and where it was not weighed."""
     similarity: float | None = None
     """To the nearest question asked before."""
     is_trained: bool = False
@@ -78,7 +78,8 @@ class _Book:
         """Return the line of a proposal; None for one whose question another has proposed already, and for a format choice."""
         admission = self._verdicts.get(rollout.rollout_id)
         if (task := self._tasks.get(rollout.rollout_id)) is not None:
-            return self.task(task, source="fresh", reward=rollout.reward, admission=admission)
+            reward = None if rollout.reason else rollout.reward  # a valid one with a reason left its group and earned nothing
+            return self.task(task, source="fresh", reward=reward, admission=admission)
         shared = admission is not None and admission.task_id in self._known
         is_told = rollout.outcome == "valid" and (shared or rollout.reason != "not_attempted")
         return None if is_told or rollout.reason == "format_choice" else self._refused(rollout, admission)
@@ -122,7 +123,7 @@ class _Book:
             answer=admission.answer if admission else "",
             open_book=admission.open_book if admission else None,
             closed_book=admission.closed_book if admission else None,
-            reward=rollout.reward,
+            reward=None if rollout.outcome == "valid" else rollout.reward,
             similarity=admission.similarity if admission else None,
         )
 
