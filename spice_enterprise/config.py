@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.records import Regime, digest_of
@@ -280,7 +280,7 @@ class JobConfig(Section):
     offline: bool = True
     seed: int = Field(default=0, ge=0, lt=2**53)
     preset: Literal["enterprise", "paper"] = "enterprise"
-    """Which defaults the sections begin from: `paper` reproduces SPICE as published."""
+    """Which values `build_config` and files begin from: `paper` reproduces SPICE as published."""
     warmup: Literal["none", "format", "facts"] = "none"
     """Supervised steps before self-play: `format` on the model's own admitted proposals, `facts` on rewritten chunks."""
     ingest: IngestConfig = IngestConfig()
@@ -291,14 +291,6 @@ class JobConfig(Section):
     exam: ExamConfig = ExamConfig()
     policies: PolicyPaths = PolicyPaths()
     tracking: TrackingConfig = TrackingConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lay_preset(cls, data: Any) -> Any:
-        """Put the preset's values where nothing else was said."""
-        laid = PRESETS.get(data.get("preset", "enterprise"), {}) if isinstance(data, dict) else {}
-        sections = {name: {**values, **said} for name, values in laid.items() if isinstance(said := data.get(name, {}), dict)}
-        return {**data, **sections} if sections else data
 
     @property
     def workspace_dir(self) -> Path:
@@ -386,7 +378,16 @@ def build_config(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = 
                 raise ConfigError(f"{where}: {parent}: expected keys and values", hint="see docs/reference/config.md")
             target = target.setdefault(parent, {})
         target[leaf] = value
-    return validate(JobConfig, merged, where, ConfigError)
+    return validate(JobConfig, _with_preset(merged), where, ConfigError)
+
+
+def _with_preset(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with the preset's values where nothing else was said; an unknown preset has none."""
+    laid = PRESETS.get(str(said.get("preset", "enterprise")), {})
+    sections = {
+        name: {**values, **said.get(name, {})} for name, values in laid.items() if isinstance(said.get(name, {}), Mapping)
+    }
+    return {**said, **sections}
 
 
 M = TypeVar("M", bound=BaseModel)

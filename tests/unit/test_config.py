@@ -107,3 +107,33 @@ def test_a_nul_in_a_value_is_refused_with_its_place(tmp_path):
     with pytest.raises(ConfigError, match="1:9: a NUL character") as caught:
         load_config(path)
     assert caught.value.code == "E_CONFIG"
+
+
+def test_a_preset_lies_under_what_the_user_says():
+    plain, paper = build_config({"corpus": "x"}), build_config({"corpus": "x", "preset": "paper"})
+    assert (plain.preset, plain.selfplay.reward, plain.selfplay.admission) == ("enterprise", "chance_corrected", "checked")
+    assert (paper.selfplay.reward, paper.selfplay.admission, paper.selfplay.formats) == ("spice", "parsable", "model")
+    assert paper.selfplay.max_rounds * paper.selfplay.challenger_group == 1024
+    assert (paper.selfplay.invalid_reward, paper.selfplay.max_tasks, paper.selfplay.replay_share) == (-0.1, 8, 0.0)
+    mixed = build_config({"corpus": "x", "preset": "paper", "selfplay": {"steps": 7}}, {"selfplay.reward": "azr"})
+    assert (mixed.selfplay.steps, mixed.selfplay.reward, mixed.selfplay.formats) == (7, "azr", "model")
+
+
+def test_what_was_settled_by_a_preset_can_be_given_again():
+    paper = build_config({"corpus": "x", "preset": "paper"})
+    assert build_config(paper.model_dump(mode="json")) == paper
+
+
+def test_an_unknown_preset_and_a_section_that_is_none_are_refused():
+    with pytest.raises(ConfigError, match="preset"):
+        build_config({"corpus": "x", "preset": "papr"})
+    with pytest.raises(ConfigError, match="selfplay"):
+        build_config({"corpus": "x", "preset": "paper", "selfplay": 3})
+
+
+@pytest.mark.parametrize(("weights", "sizes"), [(10**8, ("short", 96, 32)), (10**9, ("full", 1536, 2048))])
+def test_contract_and_tokens_follow_the_model(weights, sizes):
+    play = build_config({"corpus": "x"}).sized(weights).selfplay
+    assert (play.contract, play.challenger_tokens, play.reasoner_tokens) == sizes
+    said = build_config({"corpus": "x", "selfplay": {"contract": "full", "challenger_tokens": 50}}).sized(weights).selfplay
+    assert (said.contract, said.challenger_tokens, said.reasoner_tokens) == ("full", 50, 2048)
