@@ -23,12 +23,11 @@ import os
 import select
 import signal
 import threading
-import time
 import warnings
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from spice_enterprise.errors import MissingExtraError, SamplerError
 from spice_enterprise.protocols import Grade, Verifier
@@ -105,25 +104,26 @@ class GuardedVerifier:
             self.grades += len(asked)
             self.failure_codes.update(child.CODES[letter] for letter in codes if child.CODES[letter])
         verdicts = iter(codes)
-        return tuple(_grade_of(next(verdicts)) if answer.strip() else Grade(is_correct=False, code="no_answer") for _, answer in pairs)
+        return tuple(
+            _grade_of(next(verdicts)) if answer.strip() else Grade(is_correct=False, code="no_answer") for _, answer in pairs
+        )
 
     def _ask(self, pairs: Sequence[tuple[Task, str]]) -> str:
         """Return one letter of `grading_child.CODES` per pair."""
         link = self._linked()
         reply = link.ask(child.request_of(pairs), timeout_s=_PATIENCE_S + len(pairs) * (self._limits.time_s + 1))
         if reply is None:
-            self._link = None
             raise SamplerError(
                 "the process that grades answers is gone",
                 code="E_VERIFIER",
                 hint="`spice-enterprise test-verifier` or `job.test_verifier` shows what the verifier does",
             )
-        if error := reply.get("error"):
-            _raise_unprepared(error)
+        if "error" in reply:
+            raise _unprepared(reply["error"])
         return str(reply["codes"])
 
     def _linked(self) -> "_Link":
-        if self._link is None or self._link.owner != os.getpid():
+        if self._link is None or not self._link.is_open:
             self._link = _Link(self.verifier, self._limits)
         return self._link
 
@@ -132,19 +132,18 @@ def _grade_of(letter: str) -> Grade:
     return Grade(is_correct=letter == child.RIGHT, code=child.CODES[letter])
 
 
-def _raise_unprepared(error: Mapping[str, str]) -> None:
+def _unprepared(error: Mapping[str, str]) -> SamplerError | MissingExtraError:
     if error["type"] == MissingExtraError.__name__:
-        raise MissingExtraError(error["message"], code="E_MISSING_EXTRA", hint=error["hint"])
-    raise SamplerError(
-        f"the verifier could not be prepared: {error['type']}", code="E_VERIFIER", hint="see its `prepare`; `job.test_verifier` calls it"
-    )
+        return MissingExtraError(error["message"], code="E_MISSING_EXTRA", hint=error["hint"])
+    hint = "see its `prepare`; `job.test_verifier` calls it too"
+    return SamplerError(f"the verifier could not be prepared: {error['type']}", code="E_VERIFIER", hint=hint)
 
 
 class _Link:
     """The process that forks graders, and the pipes to it. Ends with whoever holds it: its pipe closes."""
 
     def __init__(self, verifier: Verifier, limits: child.Limits) -> None:
-        self.owner = os.getpid()
+        self._owner = os.getpid()
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         with warnings.catch_warnings():
@@ -155,20 +154,26 @@ class _Link:
         os.close(requests)
         os.close(replies)
         self._pid = pid
-        self.close = weakref.finalize(self, _end, self.owner, pid, (self._requests, self._replies))
+        self.close = weakref.finalize(self, _end, self._owner, pid, (self._requests, self._replies))
 
-    def ask(self, request: bytes, *, timeout_s: float) -> Mapping[str, object] | None:
+    @property
+    def is_open(self) -> bool:
+        """False when it is ended, and in a fork of the process that began it."""
+        return self.close.alive and self._owner == os.getpid()
+
+    def ask(self, request: bytes, *, timeout_s: float) -> Mapping[str, Any] | None:
         """Return the reply; None when there will be none, and then the process is ended."""
-        deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(OSError):
-            child.write_frame(self._requests, request)
-            if select.select([self._replies], [], [], deadline - time.monotonic())[0]:
-                reply = child.read_frame(self._replies)
-                if reply is not None:
-                    return reply
-        os.kill(self._pid, signal.SIGKILL)
-        self.close()
-        return None
+        reply: Mapping[str, Any] | None = None
+        try:
+            with contextlib.suppress(OSError):
+                child.write_frame(self._requests, request)
+                if select.select([self._replies], [], [], timeout_s)[0]:
+                    reply = child.read_frame(self._replies)
+        finally:
+            if reply is None:  # also after an interrupt: a late reply would be taken for the next one
+                os.kill(self._pid, signal.SIGKILL)
+                self.close()
+        return reply
 
 
 def _end(owner: int, pid: int, pipes: tuple[int, int]) -> None:

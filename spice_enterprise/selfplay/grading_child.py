@@ -241,7 +241,8 @@ def _work(verifier: Verifier, batches: int, letters: int, frame: tuple[int, Limi
 
 
 def _task_of(values: Sequence[Any]) -> Task:
-    return Task(**{name: tuple(v) if isinstance(v, list) else v for name, v in zip(_FIELDS, values, strict=True)})
+    fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in zip(_FIELDS, values, strict=True)}
+    return Task(**fields)
 
 
 def _letter(verifier: Verifier, task: Task, answer: str) -> bytes:
