@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from spice_enterprise import cli_corpus, cli_sampler
+from spice_enterprise import cli_corpus, cli_experiment, cli_sampler
 from spice_enterprise import demo as demo_corpus
 from spice_enterprise.audit.verify import verify as verify_bundle
 from spice_enterprise.cli_frame import (
@@ -188,6 +188,8 @@ def train(
 
 
 app.command("serve-sampler", rich_help_panel="The road")(cli_sampler.serve_sampler)
+app.command("experiment", rich_help_panel="Measuring the method")(cli_experiment.experiment)
+app.command("crossplay", rich_help_panel="Measuring the method")(cli_experiment.crossplay)
 
 
 @app.command(rich_help_panel="The road")

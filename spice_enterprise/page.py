@@ -1,13 +1,13 @@
 """The look of every page that the product writes: one file, no script, nothing fetched, light and dark, fit for paper.
 
 In: a title and the HTML of a body; scrubbed text with its redactions.
-Out: a page; tables, tiles, numbers and marked text as HTML.
+Out: a page; tables, tiles, numbers and marked text as HTML; a table as lines of text.
 Refuses: nothing; every value that is passed as text is escaped.
 Not here: what a page says (`report.py`, `corpus_page.py`, `corpus_review.py`), plots (`plots.py`).
 """
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from spice_enterprise.records import Redaction
@@ -121,6 +121,14 @@ def tiles(pairs: Iterable[tuple[object, str]]) -> str:
     """Return a band of figures, each with its name."""
     inner = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in pairs)
     return f'<div class="tiles">{inner}</div>'
+
+
+def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a table as lines of text, its columns under one another; without names in `heads` only the rows."""
+    every = [tuple(heads), *map(tuple, rows)]
+    widths = [max(len(row[i]) for row in every) for i in range(len(heads))]
+    for row in every if any(heads) else every[1:]:
+        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def terms(pairs: Iterable[tuple[str, str]]) -> str:

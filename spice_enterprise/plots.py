@@ -15,11 +15,15 @@ from typing import Final
 Series = tuple[str, Sequence[float | None]]
 """A name for the legend, and one value per step; None is a gap."""
 
+Whisker = tuple[float | None, float, float | None]
+"""Lower bound, value, upper bound; an open bound is None."""
+
 COLOURS: Final = ("var(--one)", "var(--two)")
 DASHES: Final = ("", ' stroke-dasharray="6 3"')
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 470, 190, 44, 10, 24, 26
 WIDE, BAR = 964, 640
 """Width of a full-width plot and of its longest bar."""
+WHISKER_GAP: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,56 @@ def compare_plot(label: str, base: float, adapter: float, bounds: tuple[float | 
         for colour, width in (("--paper", 4.5), ("--ink", 1.6)):
             parts.append(f'<path d="{path}" stroke="var({colour})" stroke-width="{width}"/>')
     return _svg(WIDE, 62, label, parts)
+
+
+def interval_plot(label: str, steps: Sequence[int], series: Sequence[tuple[str, Sequence[Whisker | None]]]) -> str:
+    """Return one plot of shares over steps: at most two lines, each value with its interval. None is a gap.
+
+    The lines stand a little apart, so that whiskers of one step do not hide each other.
+    """
+    scale = [0.0, 0.25, 0.5, 0.75, 1.0]
+    frame = _Frame(steps[0], steps[-1], scale[0], scale[-1])
+    parts = [*_axes(frame, scale)]
+    for i, ((_, values), colour, dash) in enumerate(zip(series, COLOURS, DASHES, strict=False)):
+        means = [(step, value[1] if value else None) for step, value in zip(steps, values, strict=True)]
+        drawn = [*_line(frame, means, f'stroke="{colour}"{dash}', colour)]
+        for step, value in zip(steps, values, strict=True):
+            drawn += _whisker(frame, step, value, colour) if value else ()
+        parts.append(f'<g transform="translate({(i - (len(series) - 1) / 2) * WHISKER_GAP:g} 0)">{"".join(drawn)}</g>')
+    if len(series) > 1:
+        parts += _legend([name for name, _ in series])
+    return _svg(WIDTH, HEIGHT, label, parts)
+
+
+def _whisker(frame: _Frame, step: int, value: Whisker, colour: str) -> Iterator[str]:
+    low, mean, high = value
+    if not math.isfinite(mean):
+        return
+    x, y = frame.x(step), frame.y(mean)
+    top, bottom = (frame.y(min(1.0, max(0.0, mean if bound is None else bound))) for bound in (high, low))
+    yield f'<path d="M{x - 4:.1f} {top}h8M{x} {top}V{bottom}M{x - 4:.1f} {bottom}h8" fill="none" stroke="{colour}"/>'
+    yield f'<circle cx="{x}" cy="{y}" r="2.6" fill="{colour}"/>'
+
+
+def difference_plot(label: str, rows: Sequence[tuple[str, Whisker]]) -> str:
+    """Return one line per row: a difference with its interval, around a line at zero. An open bound runs to the edge."""
+    ends = [end for _, row in rows for end in row if end is not None and math.isfinite(end)]
+    most = max((abs(end) for end in ends), default=0.0) or 0.01
+    zero, height = 212 + BAR / 2, 24 * len(rows) + 18
+    parts = [f'<line x1="{zero}" x2="{zero}" y1="0" y2="{height - 18}" stroke="var(--soft)"/>']
+    for end in (-most, most):
+        parts.append(f'<text x="{zero + end / most * BAR / 2:.1f}" y="{height - 3}" text-anchor="middle">{end:+.2g}</text>')
+    for i, (name, row) in enumerate(rows):
+        y = 24 * i + 12
+        low, mean, high = (zero + BAR / 2 * _within(end, most, edge) for end, edge in zip(row, (-1.0, 0.0, 1.0), strict=True))
+        parts.append(_text(204, y + 4, name, "end"))
+        parts.append(f'<path d="M{low:.1f} {y}H{high:.1f}M{low:.1f} {y - 5}v10M{high:.1f} {y - 5}v10" stroke="var(--one)"/>')
+        parts.append(f'<circle cx="{mean:.1f}" cy="{y}" r="3.2" fill="var(--one)"/>')
+    return _svg(WIDE, height, label, parts)
+
+
+def _within(end: float | None, most: float, edge: float) -> float:
+    return edge if end is None or not math.isfinite(end) else end / most
 
 
 def bar_plot(label: str, counts: Sequence[tuple[str, int]]) -> str:

@@ -19,6 +19,7 @@ from spice_enterprise.durable import write_file
 from spice_enterprise.errors import DeliveryError, IntegrityError
 from spice_enterprise.protocols import OnProgress, Progress, Sampler, Verifier
 from spice_enterprise.records import AdapterVersion, CheckResult, Exam, ExamItem, Task, canonical_json, decode
+from spice_enterprise.release.answer_sheet import AnswerSheet, Marks, make_sheet, write_sheet
 from spice_enterprise.release.exam import continuations, exam_prompt, missing_words, overlapping_ids
 from spice_enterprise.release.statistics import (
     FEW_CLUSTERS,
@@ -158,7 +159,8 @@ def measure(sampler: Sampler, exam: Exam, grading: Grading, on_progress: OnProgr
 class FourBars:
     """Measures base and adapter, each once per exam; shared by every check that reads the exam's answers.
 
-    With a `folder`, the base's bars are kept there, so that a resumed job does not pay for them twice.
+    With a `folder`, the base's bars are kept there, so that a resumed job does not pay for them twice, and so are the
+    marks of every adapter, question by question.
     """
 
     base_sampler: Sampler
@@ -187,11 +189,16 @@ class FourBars:
         self.base_sampler.publish(None)
         bars = measure(self.base_sampler, exam, self.grading, self.on_progress)
         if self.folder is not None:
-            write_file(self._path(self.folder, exam), canonical_json(bars))
+            write_file(baseline_path(self.folder, exam.digest), canonical_json(bars))
         return bars
 
+    def keep_marks(self, version: AdapterVersion, exam: Exam, overlapping: frozenset[str]) -> None:
+        """Write the answer sheet of `version`, where there is a folder for it. Raises `OSError`."""
+        if self.folder is not None:
+            write_sheet(self.folder, sheet_of(exam, self.base(exam), self.adapter(version, exam), overlapping))
+
     def _stored(self, exam: Exam) -> Bars | None:
-        path = self._path(self.folder, exam) if self.folder is not None else None
+        path = baseline_path(self.folder, exam.digest) if self.folder is not None else None
         if path is None or not path.exists():
             return None
         try:
@@ -202,9 +209,19 @@ class FourBars:
             raise IntegrityError(f"{path.name}: of another exam", code="E_BASELINE", hint="delete the file and run again")
         return bars
 
-    @staticmethod
-    def _path(folder: Path, exam: Exam) -> Path:
-        return folder / f"baseline-{exam.digest.removeprefix('sha256:')[:16]}.json"
+
+def baseline_path(folder: Path, exam_digest: str) -> Path:
+    """Return where the base's bars on an exam are kept; they hold the base's answers."""
+    return folder / f"baseline-{exam_digest.removeprefix('sha256:')[:16]}.json"
+
+
+def sheet_of(exam: Exam, base: Bars, adapter: Bars, overlapping: frozenset[str] = frozenset()) -> AnswerSheet:
+    """Return the marks of base and adapter, without their answers."""
+    return make_sheet(exam, adapter.adapter_digest, _marks(base), _marks(adapter), overlapping)
+
+
+def _marks(bars: Bars) -> Marks:
+    return Marks(without_passage=bars.without_passage.correct, with_passage=bars.with_passage.correct)
 
 
 # --- the check --------------------------------------------------------------------------------------------------------
@@ -226,6 +243,7 @@ class TransferGainCheck:
         """Return the gain with the passage (`transfer_accuracy`) and, for information, without it."""
         dropped = overlapping_ids(exam, self.training_texts())
         base, adapter = self.bars.base(exam), self.bars.adapter(version, exam)
+        self.bars.keep_marks(version, exam, dropped)
         documents = [item.document_id for item in exam.items if item.item_id not in dropped]
         pairs = [
             (PRIMARY_METRIC, base.with_passage.without(dropped), adapter.with_passage.without(dropped)),

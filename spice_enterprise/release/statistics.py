@@ -111,6 +111,50 @@ def _bootstrap_means(sums: Floats, sizes: Floats, draws: int, seed: int) -> Floa
     return np.concatenate(means)
 
 
+def seeded_cluster_interval(
+    differences: Sequence[Sequence[float]],
+    clusters: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean over training seeds and questions, with an interval for other documents and other seeds.
+
+    Documents are drawn with replacement for all seeds together, since every seed answers the same questions. Seeds are a
+    handful: drawing three values with replacement never leaves their range, and such an interval misses one time in four.
+    So each draw adds the standard error of the seeds' means times a Student t with one degree of freedom less than seeds.
+    One seed says nothing about the next; its interval is for other documents only.
+
+    Args:
+        differences: one row per seed, with candidate minus baseline of each question.
+        clusters: the document of each question.
+        level: two-sided confidence.
+        draws: bootstrap draws.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: no seed, or as `paired_cluster_interval`.
+    """
+    if not differences:
+        raise ValueError("no seeds")
+    if not 0.0 < level < 1.0 or draws < 1:
+        raise ValueError("level must lie between 0 and 1, and draws must be at least 1")
+    nothing = [0.0] * len(clusters)
+    seed_means = np.array([_differences(nothing, row, clusters).mean() for row in differences])
+    over_seeds = np.asarray(differences, dtype=np.float64).mean(axis=0)
+    sums, sizes = _cluster_sums(nothing, over_seeds.tolist(), clusters)
+    mean = float(sums.sum() / sizes.sum())
+    if len(sums) == 1:
+        return Interval(-math.inf, mean, math.inf)
+    means = _bootstrap_means(sums, sizes, draws, seed)
+    if len(seed_means) > 1:
+        standard_error = seed_means.std(ddof=1) / math.sqrt(len(seed_means))
+        means = means + standard_error * np.random.default_rng([seed, len(seed_means)]).standard_t(len(seed_means) - 1, draws)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), mean, float(high))
+
+
 def sign_flip_p(
     baseline: Sequence[float],
     candidate: Sequence[float],

@@ -1,0 +1,503 @@
+"""Cross-play: versions of one finished run as Challenger and Reasoner of each other, on documents that training never saw.
+
+In: the config of a run that kept adapters; how many versions, chunks, proposals and answers.
+Out: a `CrossPlay`: per version the pass rate of (a) the anchor on its questions and (b) it on the anchor's questions, the
+    frozen base's open-book rate on its questions, and its valid proposals, with intervals over documents.
+Refuses: a run without kept adapters (E_NO_CHECKPOINTS) or unseen chunks (E_NO_UNSEEN), another config than the run's.
+Not here: how a proposal is made and admitted (`selfplay/`), what is shown (`crossplay_page.py`).
+
+As in the paper the anchor stands at 30 % of training and is both times the first point. A Challenger that got better makes
+(a) fall; so does one whose reference answers got wrong, which the open-book rate tells apart: it is drawn anew, apart from
+the votes of admission, since every admitted question has passed those. Every version proposes with the same draws and spans.
+What was proposed and answered is kept in the run's directory, so nothing is asked twice.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Final, Protocol, TypeVar, runtime_checkable
+
+from spice_enterprise import durable, sealed
+from spice_enterprise.assembly import Assembly
+from spice_enterprise.comparison import LEVEL, Estimate
+from spice_enterprise.config import JobConfig, SelfplayConfig
+from spice_enterprise.errors import EXIT_USAGE, ConfigError, CorpusError, DeliveryError, IntegrityError, StoreError
+from spice_enterprise.measuring import opened
+from spice_enterprise.protocols import Corpus, Grader, OnProgress, Parts, Progress, Sampler
+from spice_enterprise.records import (
+    AdapterVersion,
+    AuditEvent,
+    Chunk,
+    Completion,
+    NamedDigest,
+    Prompt,
+    Task,
+    canonical_json,
+    decode,
+    digest_of,
+)
+from spice_enterprise.release.evaluation import widen
+from spice_enterprise.release.statistics import FEW_CLUSTERS, paired_cluster_interval, sign_flip_p
+from spice_enterprise.seeding import derive, stream
+from spice_enterprise.selfplay import base_check
+from spice_enterprise.selfplay.answers import extract_answer
+from spice_enterprise.selfplay.turn import TurnPlayed
+from spice_enterprise.store import RunStore
+
+ANCHOR_SHARE: Final = 0.3
+"""Where in training the anchor stands."""
+DRAWS: Final = 10_000
+STEP: Final = 0
+"""Every version proposes as if in this step, so that all are offered the same spans and draws."""
+BATCH: Final = 32
+"""Questions that are put to a sampler at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is played."""
+
+    checkpoints: int = 5
+    chunks: int = 64
+    attempts: int = 8
+    """Proposals for each chunk by each version."""
+    answers: int = 8
+    """Answers to each question by each version, and by the base."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One version of the run. Shares are means over documents; a change is to the anchor, over the documents of both."""
+
+    step: int
+    adapter_id: str
+    adapter_digest: str
+    questions: int
+    documents: int
+    """Of its questions."""
+    readable: Estimate
+    """Of its proposals."""
+    admitted: Estimate
+    admitted_change: Estimate | None
+    asked: Estimate | None
+    """(a) How often the anchor answers this version's questions right; None without a question."""
+    asked_change: Estimate | None
+    answered: Estimate | None
+    """(b) How often this version answers the anchor's questions right."""
+    answered_change: Estimate | None
+    open_book: Estimate | None
+    """How often the frozen base with the passage answers this version's questions right."""
+    open_book_change: Estimate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossPlay:
+    """Every version, the anchor first."""
+
+    run: str
+    sizes: Sizes
+    chunks: int
+    """Chunks that were there to be asked about, at most those asked for."""
+    documents: int
+    corpus_digest: str
+    checkpoints: tuple[Checkpoint, ...]
+
+
+# --- which versions and chunks ----------------------------------------------------------------------------------------
+
+
+def choose_checkpoints(kept: Sequence[AdapterVersion], count: int) -> tuple[AdapterVersion, ...]:
+    """Return the anchor, nearest to 30 % of the last step, and later versions evenly spread up to the last.
+
+    Raises `ConfigError` E_NO_CHECKPOINTS when there are fewer than two.
+    """
+    versions = sorted(kept, key=lambda version: version.step)
+    if len(versions) < 2:
+        raise ConfigError(
+            f"{len(versions)} version(s) of this run are still there; crossplay needs two or more",
+            code="E_NO_CHECKPOINTS",
+            hint="set training.keep_adapters_every (such as 10) and train under another --name",
+        )
+    wanted = ANCHOR_SHARE * versions[-1].step
+    anchor = min(range(len(versions) - 1), key=lambda i: abs(versions[i].step - wanted))
+    later = versions[anchor + 1 :]
+    most = min(count - 1, len(later))
+    places = [round((i + 1) * len(later) / most) - 1 for i in range(most)]
+    return (versions[anchor], *(later[place] for place in places))
+
+
+def choose_chunks(chunks: Sequence[Chunk], count: int, *, seed: int) -> tuple[Chunk, ...]:
+    """Return unseen chunks, one of each document in turn, in an order drawn from the seed.
+
+    Raises `CorpusError` E_NO_UNSEEN when there is none.
+    """
+    by_document: dict[str, list[Chunk]] = defaultdict(list)
+    for chunk in chunks:
+        if chunk.split == "unseen":
+            by_document[chunk.document_id].append(chunk)
+    if not by_document:
+        raise CorpusError(
+            "the corpus of this run has no unseen chunk",
+            code="E_NO_UNSEEN",
+            hint="give it more documents, or a larger ingest.unseen_share",
+        )
+    documents = sorted(by_document)
+    stream(seed, "crossplay", "documents").shuffle(documents)
+    for document in documents:
+        stream(seed, "crossplay", document).shuffle(by_document[document])
+    longest = max(map(len, by_document.values()))
+    turns = [by_document[d][i] for i in range(longest) for d in documents if i < len(by_document[d])]
+    return tuple(turns[:count])
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """An admitted task, and what a Reasoner is asked for it."""
+
+    document_id: str
+    task: Task
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """The proposals for one chunk."""
+
+    document_id: str
+    attempts: int
+    readable: int
+    admitted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """What one version proposed."""
+
+    adapter_digest: str
+    tallies: tuple[Tally, ...]
+    questions: tuple[Question, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """How many answers to each question were right, of how many."""
+
+    right: tuple[int, ...]
+    of: int
+
+
+T = TypeVar("T", Proposed, Answers)
+
+
+class _Shelf:
+    """Files of one cross-play; a damaged one is as good as none."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder, self._key = folder, key
+
+    def get(self, cls: type[T], *names: str) -> T | None:
+        """Return what was kept under these names, or None."""
+        try:
+            return decode(cls, sealed.read_value(self._path(names)))
+        except IntegrityError:
+            return None
+
+    def put(self, value: T, *names: str) -> T:
+        """Keep a value and return it."""
+        sealed.write_value(self._path(names), value)
+        return value
+
+    def _path(self, names: Sequence[str]) -> Path:
+        short = "-".join(name.removeprefix("sha256:")[:16] for name in names)
+        return self._folder / f"{self._key}-{short}.json"
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """A player that can propose without playing on."""
+
+    def propose(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> Sequence[TurnPlayed]:
+        """Let each chunk be proposed for, and the proposals be admitted."""
+        ...
+
+
+# --- playing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """The players at one table: the run's own parts, without its learner."""
+
+    proposer: Proposer
+    sampler: Sampler
+    base: Sampler
+    grader: Grader
+    config: SelfplayConfig
+    seed: int
+    answers: int
+    chunks: tuple[Chunk, ...]
+    shelf: _Shelf
+
+    def propose(self, version: AdapterVersion) -> Proposed:
+        """Return what `version` proposes for every chunk."""
+        kept = self.shelf.get(Proposed, "proposed", version.digest)
+        if kept is not None:
+            return kept
+        self.sampler.publish(version)
+        turns = self.proposer.propose(self.chunks, version, step=STEP)
+        proposed = Proposed(
+            adapter_digest=version.digest,
+            tallies=tuple(map(_tally, turns)),
+            questions=tuple(
+                Question(document_id=turn.chunk.document_id, task=draft.task, prompt=draft.prompt)
+                for turn in turns
+                for played in turn.rounds
+                for draft in played.drafts
+            ),
+        )
+        return self.shelf.put(proposed, "proposed", version.digest)
+
+    def answer(self, proposed: Proposed, version: AdapterVersion) -> Answers:
+        """Return how often `version` answers the questions right."""
+        names = ("answers", proposed.adapter_digest, version.digest)
+        kept = self.shelf.get(Answers, *names)
+        if kept is not None:
+            return kept
+        self.sampler.publish(version)
+        right: list[int] = []
+        for start in range(0, len(proposed.questions), BATCH):
+            questions = proposed.questions[start : start + BATCH]
+            seed = derive(self.seed, "crossplay", "answers", start)
+            rows = self.sampler.sample([question.prompt for question in questions], n=self.answers, seed=seed)
+            _require(rows, version)
+            right += [self._right(question.task, row) for question, row in zip(questions, rows, strict=True)]
+        return self.shelf.put(Answers(right=tuple(right), of=self.answers), *names)
+
+    def answer_from_passage(self, proposed: Proposed) -> Answers:
+        """Return how often the frozen base answers the questions right with the passage: other draws than admission's."""
+        kept = self.shelf.get(Answers, "open-book", proposed.adapter_digest)
+        if kept is not None:
+            return kept
+        self.base.publish(None)
+        by_id = {chunk.chunk_id: chunk for chunk in self.chunks}
+        config = self.config.model_copy(update={"open_book_samples": self.answers, "closed_book_samples": 0})
+        seed, right = derive(self.seed, "crossplay", "open book"), []
+        for question in proposed.questions:
+            task = question.task
+            (ask,) = base_check.asks(task, by_id[task.chunk_id], config, key="", seed=seed)
+            right.append(self._right(task, self.base.sample([ask.prompt], n=ask.n, seed=ask.seed)[0]))
+        return self.shelf.put(Answers(right=tuple(right), of=self.answers), "open-book", proposed.adapter_digest)
+
+    def _right(self, task: Task, completions: Sequence[Completion]) -> int:
+        answers = [extract_answer(completion.text, task.answer_kind) for completion in completions]
+        return sum(grade.is_correct for grade in self.grader.grade_all(task, answers))
+
+
+def _tally(turn: TurnPlayed) -> Tally:
+    attempts = [attempt for played in turn.rounds for attempt in played.attempts]
+    return Tally(
+        document_id=turn.chunk.document_id,
+        attempts=len(attempts),
+        readable=sum(not attempt.proposal.code for attempt in attempts),
+        admitted=sum(not attempt.reason for attempt in attempts),
+    )
+
+
+def _require(rows: Sequence[Sequence[Completion]], version: AdapterVersion) -> None:
+    if any(completion.adapter_digest != version.digest for row in rows for completion in row):
+        raise DeliveryError("the questions were answered under another adapter", record_id=version.adapter_id)
+
+
+class CrossPlayRun:
+    """Plays the kept versions of one finished run crosswise."""
+
+    def __init__(self, config: JobConfig, *, sizes: Sizes, parts: Parts | None, on_progress: OnProgress) -> None:
+        """Take the run by its config.
+
+        Args:
+            config: as the run was begun with.
+            sizes: how much to play.
+            parts: of the user's own, those the run was made with.
+            on_progress: told which version plays.
+        """
+        self._config = config
+        self._sizes = sizes
+        self._parts = parts or Parts()
+        self._say = on_progress
+        self._store = RunStore(config.run_dir)
+
+    def run(self) -> CrossPlay:
+        """Play, write `crossplay.json`, leave an audit record, and return what was found.
+
+        Raises `ConfigError` E_RUN_CONFIG, E_NO_CHECKPOINTS, `CorpusError` E_NO_UNSEEN, `StoreError` E_NO_RUN, E_LOCKED,
+        E_STOPPED (the same call continues).
+        """
+        self._store.settings()
+        with opened(_as_played(self._config, self._sizes), self._parts) as assembly:
+            self._store.begin(self._config, assembly.policy_digests())
+            corpus = self._corpus()
+            chunks = choose_chunks(corpus.chunks, self._sizes.chunks, seed=self._config.seed)
+            versions = choose_checkpoints(self._kept(assembly), self._sizes.checkpoints)
+            found = self._found(corpus, chunks, versions, self._table(assembly, chunks))
+            assembly.audit.append(_event(found))
+        durable.write_file(self._config.run_dir / "crossplay.json", canonical_json(found) + b"\n")
+        return found
+
+    def _corpus(self) -> Corpus:
+        corpus = self._store.load("corpus", Corpus)
+        if corpus is None:
+            error = StoreError(f"{self._config.run_dir}: not trained yet", code="E_NO_RUN", hint="finish the run first")
+            error.exit_code = EXIT_USAGE
+            raise error
+        return corpus
+
+    def _kept(self, assembly: Assembly) -> list[AdapterVersion]:
+        """Return the versions that stood after some step and whose files are still there, for good."""
+        if not self._config.training.keep_adapters_every:
+            return []
+        stood = {commit.adapter_id for commit in self._store.commits()}
+        versions = (version for version in self._store.all(AdapterVersion) if version.adapter_id in stood)
+        return [version for version in versions if assembly.adapter_folder(version).is_dir()]
+
+    def _table(self, assembly: Assembly, chunks: tuple[Chunk, ...]) -> _Table:
+        proposer = assembly.player
+        if not isinstance(proposer, Proposer):
+            raise ConfigError("the player of this run cannot propose without playing on", hint="give it a method `propose`")
+        ids = [chunk.chunk_id for chunk in chunks]
+        key = digest_of([self._config.digest(), self._sizes.attempts, self._sizes.answers, ids]).removeprefix("sha256:")[:12]
+        return _Table(
+            proposer=proposer,
+            sampler=assembly.sampler,
+            base=assembly.base_sampler,
+            grader=assembly.grader,
+            config=assembly._sized.selfplay,
+            seed=self._config.seed,
+            answers=self._sizes.answers,
+            chunks=chunks,
+            shelf=_Shelf(self._config.run_dir / "crossplay", key),
+        )
+
+    def _found(self, corpus: Corpus, chunks: Sequence[Chunk], versions: Sequence[AdapterVersion], table: _Table) -> CrossPlay:
+        anchor = versions[0]
+        proposed, answered = [], []
+        for number, version in enumerate(versions, start=1):
+            self._say(Progress(stage="crossplay", message=f"step {version.step}", done=number, total=len(versions)))
+            proposed.append(table.propose(version))
+            answered.append(_by_document(proposed[0], table.answer(proposed[0], version)))
+        self._say(Progress(stage="crossplay", message="the anchor and the base answer", done=len(versions), total=len(versions)))
+        asked = [_by_document(theirs, table.answer(theirs, anchor)) for theirs in proposed]
+        open_book = [_by_document(theirs, table.answer_from_passage(theirs)) for theirs in proposed]
+        return CrossPlay(
+            run=self._config.name,
+            sizes=self._sizes,
+            chunks=len(chunks),
+            documents=len({chunk.document_id for chunk in chunks}),
+            corpus_digest=corpus.digest,
+            checkpoints=tuple(
+                self._checkpoint(version, proposed[i], _Columns(asked, answered, open_book, _admitted(proposed)), i)
+                for i, version in enumerate(versions)
+            ),
+        )
+
+    def _checkpoint(self, version: AdapterVersion, proposed: Proposed, columns: "_Columns", i: int) -> Checkpoint:
+        seed = self._config.seed
+        changes = {f"{name}_change": _change(column[0], column[i], seed) if i else None for name, column in columns.items()}
+        readable = _shares((t.document_id, t.readable / t.attempts) for t in proposed.tallies if t.attempts)
+        admitted = _mean(columns.admitted[i], seed)
+        shown = _mean(readable, seed)
+        assert admitted is not None  # noqa: S101 - every chunk was proposed for
+        assert shown is not None  # noqa: S101 - as above
+        return Checkpoint(
+            step=version.step,
+            adapter_id=version.adapter_id,
+            adapter_digest=version.digest,
+            questions=len(proposed.questions),
+            documents=len({question.document_id for question in proposed.questions}),
+            readable=shown,
+            admitted=admitted,
+            asked=_mean(columns.asked[i], seed),
+            answered=_mean(columns.answered[i], seed),
+            open_book=_mean(columns.open_book[i], seed),
+            **changes,
+        )
+
+
+def _as_played(config: JobConfig, sizes: Sizes) -> JobConfig:
+    """Return the run's config with one round of `attempts` proposals, and without warm-up or replay."""
+    changes = {"challenger_group": sizes.attempts, "max_rounds": 1, "refill_rounds": 0, "replay_share": 0.0}
+    return config.model_copy(update={"selfplay": config.selfplay.model_copy(update=changes), "warmup": "none"})
+
+
+def _event(found: CrossPlay) -> AuditEvent:
+    shown = [
+        (f"step_{checkpoint.step}.{name}", estimate.mean)
+        for checkpoint in found.checkpoints
+        for name in ("asked", "answered", "open_book", "admitted")
+        if (estimate := getattr(checkpoint, name)) is not None
+    ]
+    subject = tuple(NamedDigest(role="adapter", name=c.adapter_id, digest=c.adapter_digest) for c in found.checkpoints)
+    corpus = NamedDigest(role="corpus", name="corpus", digest=found.corpus_digest)
+    data = (("chunks", found.chunks), ("documents", found.documents), *shown)
+    return AuditEvent(event="eval.completed", run=found.run, subject=subject, inputs=(corpus,), data=data)
+
+
+# --- over documents ---------------------------------------------------------------------------------------------------
+
+Shares = Mapping[str, float]
+"""One number per document."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What is compared, each with one entry per version."""
+
+    asked: Sequence[Shares]
+    answered: Sequence[Shares]
+    open_book: Sequence[Shares]
+    admitted: Sequence[Shares]
+
+    def items(self) -> Iterable[tuple[str, Sequence[Shares]]]:
+        """Return the columns by name."""
+        return ((name, getattr(self, name)) for name in ("asked", "answered", "open_book", "admitted"))
+
+
+def _by_document(proposed: Proposed, answers: Answers) -> Shares:
+    """Return the mean pass rate of each document's questions."""
+    rates = (right / answers.of for right in answers.right)
+    return _shares(zip((question.document_id for question in proposed.questions), rates, strict=True))
+
+
+def _admitted(proposed: Sequence[Proposed]) -> list[Shares]:
+    return [_shares((t.document_id, t.admitted / t.attempts) for t in theirs.tallies if t.attempts) for theirs in proposed]
+
+
+def _shares(pairs: Iterable[tuple[str, float]]) -> Shares:
+    found: dict[str, list[float]] = defaultdict(list)
+    for document, value in pairs:
+        found[document].append(value)
+    return {document: fmean(values) for document, values in sorted(found.items())}
+
+
+def _mean(shares: Shares, seed: int) -> Estimate | None:
+    """Return the mean over documents with its interval; None without a document."""
+    if not shares:
+        return None
+    nothing = [0.0] * len(shares)
+    return Estimate.of(paired_cluster_interval(nothing, [*shares.values()], [*shares], level=LEVEL, draws=DRAWS, seed=seed))
+
+
+def _change(before: Shares, after: Shares, seed: int) -> Estimate | None:
+    """Return the mean change of the documents that both have; None when there is no such document."""
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
+        return None
+    first, second = ([column[document] for document in shared] for column in (before, after))
+    interval = paired_cluster_interval(first, second, shared, level=LEVEL, draws=DRAWS, seed=seed)
+    if len(shared) < FEW_CLUSTERS:
+        interval = widen(interval, sign_flip_p(first, second, shared, draws=DRAWS, seed=seed), 1 - LEVEL)
+    return Estimate.of(interval)
