@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from spice_enterprise import cli_corpus, cli_experiment, cli_sampler
+from spice_enterprise import cli_corpus, cli_experiment, cli_sampler, cli_verifier
 from spice_enterprise import demo as demo_corpus
 from spice_enterprise.audit.verify import verify as verify_bundle
 from spice_enterprise.cli_frame import (
@@ -425,6 +425,9 @@ def doctor(workspace: WorkspaceOf = Path("runs"), as_json: AsJson = False, debug
         ]
         is_fit = all(finding.status != "missing" for finding in findings)
         out.show({"findings": findings}, "\n".join(lines), EXIT_DONE if is_fit else EXIT_USAGE)
+
+
+app.command("test-verifier", rich_help_panel="Before a run")(cli_verifier.try_verifier)
 
 
 POLICY_KINDS: Final[dict[str, Callable[[str | None], Policy]]] = {

@@ -39,6 +39,7 @@ from spice_enterprise.records import (
     digest_of,
 )
 from spice_enterprise.report import Facts, Figures, figures_of, render_text, write_report
+from spice_enterprise.selfplay.golden import VerifierReport, compare, read_golden
 from spice_enterprise.store import RunStore, find_run
 
 if TYPE_CHECKING:
@@ -134,6 +135,15 @@ class SpiceAdapterJob:
         )
         self._log_redaction(subject, manifest.pii_policy_digest, manifest.removed)
         return manifest
+
+    def test_verifier(self, golden: str | Path) -> VerifierReport:
+        """Compare the job's verifier with answers that people have judged: a CSV or JSON Lines file (`selfplay.golden`).
+
+        Raises `ConfigError` E_GOLDEN_FILE with every problem in the file.
+        """
+        rows = read_golden(Path(golden))
+        with boundary("selfplay"), self._parts.grader as grader:
+            return compare(rows, grader)
 
     def read_original(self, keyed_digest: str, placeholder: str, *, reason: str) -> tuple[str, ...]:
         """Return what a placeholder of a document stood for, in each way it was written. The audit log is told first.

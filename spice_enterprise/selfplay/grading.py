@@ -34,6 +34,7 @@ from spice_enterprise.protocols import Grade, Verifier
 from spice_enterprise.records import Task
 from spice_enterprise.selfplay import grading_child as child
 
+NO_ANSWER: Final = "no_answer"
 TIME_LIMIT_S: Final = 5.0
 MEMORY_LIMIT_BYTES: Final = 1 << 30
 """How much more memory grading may take than there is when its process is forked."""
@@ -105,7 +106,7 @@ class GuardedVerifier:
             self.failure_codes.update(child.CODES[letter] for letter in codes if child.CODES[letter])
         verdicts = iter(codes)
         return tuple(
-            _grade_of(next(verdicts)) if answer.strip() else Grade(is_correct=False, code="no_answer") for _, answer in pairs
+            _grade_of(next(verdicts)) if answer.strip() else Grade(is_correct=False, code=NO_ANSWER) for _, answer in pairs
         )
 
     def _ask(self, pairs: Sequence[tuple[Task, str]]) -> str:

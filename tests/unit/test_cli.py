@@ -58,6 +58,7 @@ VERBS = (
     ("audit", "verify"),
     ("policy",),
     ("policy", "check"),
+    ("test-verifier",),
     ("plan",),
     ("doctor",),
 )
