@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from spice_enterprise.guardrails.drift import HardRuleMonitor, make, number
+from spice_enterprise.guardrails.drift import HardRuleMonitor, make, number, observed
 from spice_enterprise.policy import load_guardrails
-from spice_enterprise.records import Step
+from spice_enterprise.records import Rollout, RolloutGroup, Step
 
 POLICY = load_guardrails()
 INF, NAN = math.inf, math.nan
@@ -165,3 +165,34 @@ def test_the_monitor_keeps_its_own_memory() -> None:
     assert first.check(_step(1, loss=NAN), ()) == second.check(_step(1, loss=NAN), ()) == []
     (alert,) = first.check(_step(2, loss=NAN), ())
     assert alert.monitor == "non_finite_updates"
+
+
+def test_a_step_of_the_warm_up_breaks_no_rule_of_play() -> None:
+    monitor = HardRuleMonitor(POLICY)
+    silent = {"objective": "supervised", "reward_mean": 0.0, "reward_std": 0.0, "invalid_rate": 1.0, "kl_nats_per_token": 9.0}
+    assert [alert for i in range(30) for alert in monitor.check(_step(i, **silent), ())] == []
+    (alert, _) = monitor.check(_step(30, **silent | {"loss": NAN, "is_applied": False}), ()) + monitor.check(
+        _step(31, **silent | {"loss": NAN}), ()
+    )
+    assert alert.monitor == "withheld"
+
+
+def test_the_choice_of_a_format_is_no_unusable_proposal() -> None:
+    step = _step(1, invalid_rate=0.2)
+    assert observed(step, [_format_choices()])["invalid_rate"] == 0.2
+
+
+def _format_choices() -> RolloutGroup:
+    rollout = Rollout(
+        role="challenger", parent_id="chunk_a", adapter_id="a", adapter_digest="d", template_id="t", step=1, index=0,
+        token_ids=(1,), logprobs=(-1.0,), text="x", stop_reason="stop", outcome="unparsable", reason="format_choice", reward=0.0,
+    )  # fmt: skip
+    return RolloutGroup(role="challenger", parent_id="chunk_a", prompt_token_ids=(1,), rollouts=(rollout,))
+
+
+def test_a_family_with_lower_rewards_extends_the_range() -> None:
+    low = _step(1, reward_mean=-0.5)
+    assert [alert.monitor for alert in HardRuleMonitor(POLICY).check(low, ())] == ["reward_range"]
+    assert HardRuleMonitor(POLICY, least_reward=-1.0).check(low, ()) == []
+    (alert,) = HardRuleMonitor(POLICY, least_reward=-0.05).check(low, ())
+    assert alert.limit == POLICY.reward_range[0]
