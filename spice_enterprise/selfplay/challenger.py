@@ -24,7 +24,7 @@ from spice_enterprise.selfplay.challenger_prompts import challenger_full, challe
 from spice_enterprise.selfplay.contracts import Read, read_format, read_full
 from spice_enterprise.selfplay.options import distractors
 from spice_enterprise.selfplay.prompts import Contract, Decoding
-from spice_enterprise.selfplay.spans import Hint, find_hints, opener, sentence_around
+from spice_enterprise.selfplay.spans import Hint, find_hints, sentence_around
 
 __all__ = ["Plan", "Proposal", "drawn_format", "format_prompt", "plan_chunk", "read_format", "read_proposal"]
 
@@ -119,7 +119,7 @@ def _offered(chunk: Chunk, config: SelfplayConfig, draws: random.Random) -> list
         return []
     hints = list(find_hints(chunk.text))
     draws.shuffle(hints)
-    hints.sort(key=lambda hint: opener(hint).startswith("What is the"))  # stable: shuffled within each
+    hints.sort(key=lambda hint: hint.opener.startswith("What is the"))  # stable: shuffled within each
     return hints
 
 
@@ -131,7 +131,7 @@ def _worded(chunk: Chunk, hint: Hint | None, config: SelfplayConfig, task_format
     if hint is None:
         return challenger_pair(passage, regime=regime, decoding=decoding)
     sentence = sentence_around(chunk.text, hint)
-    return challenger_span(sentence, hint.value, opener=opener(hint), regime=regime, decoding=decoding)
+    return challenger_span(sentence, hint.value, opener=hint.opener, regime=regime, decoding=decoding)
 
 
 def read_proposal(plan: Plan, completion: Completion) -> Proposal:

@@ -1,56 +1,84 @@
 """Values that stand verbatim in a passage and could be answers, found by code.
 
 In: scrubbed text.
-Out: `Hint`s in text order (dates, amounts, shares, measures, identifiers, table cells, names), the sentence around one, and
-the words a question about it begins with.
+Out: `Hint`s in text order (dates, amounts, shares, measures, times, years, defined terms, identifiers, table cells, names),
+each with the words a question about it begins with; the sentence around one.
 Refuses: placeholders of removed values, overlaps, repeats, anything long.
 Not here: which value is offered (`challenger.py`), wrong options made from values (`options.py`).
+
+Time is linear in the text, whatever stands in it: every repetition in a pattern is bounded, and a sentence is looked for no
+further than `REACH` characters from the value.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from spice_enterprise.records import AnswerKind, ScrubbedText
-from spice_enterprise.selfplay.answers import kind_of, read_number
+from spice_enterprise.selfplay.answers import kind_of
 
 MAX_HINT_WORDS: Final = 6
 MAX_HINT_CHARS: Final = 60
 MIN_CONTEXT_WORDS: Final = 2
 """Words a sentence must have besides the value: a lone heading or a header of a mail gives nothing to ask about."""
+MAX_CHARS: Final = 100_000
+"""Most characters looked at: no chunk is near as long, and hostile text costs no more than seconds."""
+REACH: Final = 240
+"""Most characters of a sentence shown before and after the value."""
 
-PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z_]*(?:_[0-9A-Za-z]+)?\]")
+PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z_]{0,40}(?:_[0-9A-Za-z]{1,4096})?\]")
 """What scrubbing leaves where it removed a value; never an answer."""
 
 _MONTH: Final = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-_AMOUNT: Final = r"(?<![\w.,/:-])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?: (?:thousand|million|billion))?"
-_UNIT: Final = r"(?:[a-z]{2,12} )?(?:[a-z]{2,14}s|bar|kg|km|mm|cm|ml|kW|kWh|MB|GB|TB|Days|Hours)"
+_AMOUNT: Final = (
+    r"(?<![\w.,/:-])(?:\d{1,3}(?:,\d{3}){1,5}(?:\.\d{1,6})?|\d{1,15}(?:\.\d{1,6})?)(?: (?:thousand|million|billion))?"
+)
+_UNIT: Final = r"(?:[a-z]{2,12} )?(?:[a-z]{2,14}s|bar|kg|km|mm|cm|ml|kW|kWh|MB|GB|TB|Days|Hours|Months|Years)"
 _NOT_A_NAME: Final = (
-    r"(?!(?:The|This|That|These|Those|Section|Article|Exhibit|Schedule|Appendix|Agreement|Company|Party|Parties|Source|Dr|Mr|Mrs|Ms|Inc"
-    r"|January|February|March|April|May|June|July|August|September|October|November|December)\b)"
+    r"(?!(?:The|This|That|These|Those|Such|Any|All|Each|Section|Sections|Article|Exhibit|Schedule|Appendix|Agreement|Company|Party"
+    r"|Parties|Source|Dr|Mr|Mrs|Ms|Inc|January|February|March|April|May|June|July|August|September|October|November|December)\b)"
 )
-_NAME: Final = rf"\b{_NOT_A_NAME}[A-Z][\w&-]*[a-z0-9]\b"
-_TIME: Final = re.compile(r"\b\d{1,2}:\d{2}(?: ?[ap]m)?\b")
-_SENTENCE_END: Final = re.compile(r"[.!?;](?=\s+[A-Z0-9\"'(\[])|\n")
-_FINDERS: Final = tuple(
-    re.compile(pattern, re.MULTILINE)
-    for pattern in (
-        rf"\b\d{{1,2}} {_MONTH} \d{{4}}\b|\b{_MONTH} \d{{1,2}}, \d{{4}}\b",
-        r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}\.\d{1,2}\.\d{4}\b",
-        r"(?:^|[.;] )[A-Z][\w /()-]{1,30}: (?P<value>[^\s:;.][^:;.\n]{0,50}?)(?=[.;]?(?:\s|$))",
-        r"\b[A-Z]{1,6}[-/]?\d[\dA-Za-z]*(?:[-/]\w+)*\b|\b[A-Z]{2,6} \d+\b",
-        r"[€$£]\s?\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?\b",
-        rf"{_AMOUNT} ?(?:euros?|dollars?|pounds|EUR|USD|GBP|CHF)\b",
-        rf"{_AMOUNT} ?(?:%|percent\b)",
-        rf"{_AMOUNT} {_UNIT}\b",
-        _TIME.pattern,
-        rf"{_NAME}(?: (?:of |de )?{_NAME}){{1,3}}(?: \d+)?|{_NAME} \d+\b",
-        rf"(?<=[a-z,;] ){_NAME}",
-        rf"{_AMOUNT}(?<=\d\d)(?![\w%:/-]|[,.]\d)",
+_NAME: Final = rf"\b{_NOT_A_NAME}[A-Z][\w&-]{{0,30}}[a-z0-9]\b"
+_TERM: Final = r"[\"\u201c](?P<value>[A-Z][\w&/' -]{1,48}\w)[\"\u201d]"
+_CALLED: Final = r"(?:(?:the|an?|each,? an?|together,? the|collectively,? the|hereinafter(?: \w{1,12}){0,4}),? )?"
+_TERM_OPENER: Final = "Which defined term"
+_SENTENCE_END: Final = re.compile(r"[.!?;](?=\s+[A-Z0-9\"'(\[\u201c])|\n")
+
+_Opener = str | Callable[["re.Match[str]"], str]
+
+
+def _how_many(match: "re.Match[str]") -> str:
+    words = re.search(r"[A-Za-z].*", match.group("unit") if "unit" in match.re.groupindex else match.group())
+    return f"How many {words.group().lower() if words and words.group().istitle() else words.group()}" if words else "What is the"
+
+
+def _named(match: "re.Match[str]") -> str:
+    return "What is the name of the" if match.group().replace(" ", "").isalpha() else "What is the"
+
+
+_FINDERS: Final[tuple[tuple["re.Pattern[str]", _Opener], ...]] = tuple(
+    (re.compile(pattern, re.MULTILINE), begins)
+    for pattern, begins in (
+        (rf"\b\d{{1,2}} {_MONTH} \d{{4}}\b|\b{_MONTH} \d{{1,2}}, \d{{4}}\b", "When"),
+        (r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}\.\d{1,2}\.\d{4}\b", "When"),
+        (rf"{_TERM}\s(?:shall mean|means|has the meaning|is defined as)\b", _TERM_OPENER),
+        (rf"\({_CALLED}{_TERM}\)", _TERM_OPENER),
+        (r"(?:^|[.;] )[A-Z][\w /()-]{1,30}: (?P<value>[^\s:;.][^:;.\n]{0,50}?)(?=[.;]?(?:\s|$))", "What is the"),
+        (r"\b[A-Z]{1,6}[-/]?\d[\dA-Za-z]{0,20}(?:[-/]\w{1,20}){0,6}\b|\b[A-Z]{2,6} \d{1,12}\b", "What is the"),
+        (r"[€$£]\s?\d[\d,]{0,20}(?:\.\d{1,6})?(?: (?:thousand|million|billion))?\b", "How much"),
+        (rf"{_AMOUNT} ?(?:euros?|dollars?|pounds|EUR|USD|GBP|CHF)\b", "How much"),
+        (rf"{_AMOUNT} ?(?:%|percent\b)", "What percentage"),
+        (r"(?<=\()(?P<value>\d{1,4})\)\s(?P<unit>(?:[a-z]{2,12} )?(?:[a-z]{2,14}s|Days|Months|Years|Hours))\b", _how_many),
+        (rf"{_AMOUNT} {_UNIT}\b", _how_many),
+        (r"\b\d{1,2}:\d{2}(?: ?[ap]m)?\b", "At what time"),
+        (r"(?<=\b[Ii]n )(?P<value>1\d{3}|20\d{2})(?![\w%:/-]|[,.]\d)", "In what year"),
+        (rf"{_NAME}(?: (?:of |de )?{_NAME}){{1,3}}(?: \d{{1,6}})?|{_NAME} \d{{1,6}}\b", _named),
+        (rf"(?<=[a-z,;] ){_NAME}", _named),
+        (rf"{_AMOUNT}(?<=\d\d)(?![\w%:/-]|[,.]\d)", "What is the"),
     )
-)
-"""Cheap and certain first: dates, `key: value` cells, identifiers, amounts, shares, measures, times, names, bare numbers."""
+)  # fmt: skip
+"""Cheap and certain first: what an earlier one takes, a later one leaves alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +88,33 @@ class Hint:
     start: int
     value: str = field(repr=False)
     kind: AnswerKind
+    opener: str = field(default="What is the", repr=False)
+    """How a question about it begins: it settles what is asked for, the model what it is asked about."""
 
 
 def find_hints(text: ScrubbedText) -> tuple[Hint, ...]:
     """Return the values that could be answers, in text order, without overlaps, repeats and placeholders."""
-    taken = [match.span() for match in PLACEHOLDER.finditer(text)]
+    shown = text[:MAX_CHARS]
+    taken = bytearray(len(shown))
+    for match in PLACEHOLDER.finditer(shown):
+        taken[match.start() : match.end()] = b"\1" * (match.end() - match.start())
     hints: dict[str, Hint] = {}
-    for start, value in _candidates(text):
+    for start, value, begins in _candidates(shown):
         end = start + len(value)
-        if any(start < stop and begin < end for begin, stop in taken) or not _is_short(value):
+        if not _is_short(value) or 1 in taken[start:end]:
             continue
-        taken.append((start, end))
-        hint = Hint(start=start, value=value, kind=kind_of(value))
-        if _says_something(sentence_around(text, hint), value):
-            hints.setdefault(value.casefold(), hint)
+        taken[start:end] = b"\1" * len(value)
+        hint = Hint(start=start, value=value, kind=kind_of(value), opener=begins)
+        if value.casefold() not in hints and _says_something(sentence_around(shown, hint), value):
+            hints[value.casefold()] = hint
     return tuple(sorted(hints.values(), key=lambda hint: hint.start))
 
 
-def _candidates(text: str) -> Iterator[tuple[int, str]]:
-    for finder in _FINDERS:
+def _candidates(text: str) -> Iterator[tuple[int, str, str]]:
+    for finder, begins in _FINDERS:
+        group = "value" if "value" in finder.groupindex else 0
         for match in finder.finditer(text):
-            group = "value" if "value" in finder.groupindex else 0
-            yield match.start(group), match.group(group)
+            yield match.start(group), match.group(group), begins if isinstance(begins, str) else begins(match)
 
 
 def _is_short(value: str) -> bool:
@@ -94,25 +127,17 @@ def _says_something(sentence: str, value: str) -> bool:
 
 
 def sentence_around(text: str, hint: Hint) -> str:
-    """Return the sentence or line of `text` that holds `hint`, in one line."""
+    """Return the sentence or line of `text` that holds `hint`, in one line, at most `REACH` characters to each side."""
     end = hint.start + len(hint.value)
-    before = max((match.end() for match in _SENTENCE_END.finditer(text, 0, hint.start)), default=0)
-    after = _SENTENCE_END.search(text, end)
-    return " ".join(text[before : after.start() + 1 if after else len(text)].split())
+    begin, stop = max(0, hint.start - REACH), min(len(text), end + REACH)
+    before = max((match.end() for match in _SENTENCE_END.finditer(text, begin, hint.start)), default=-1)
+    after = _SENTENCE_END.search(text, end, stop)
+    head = text[before : hint.start] if before >= 0 else _cut(text[begin : hint.start], is_cut=begin > 0, side=0)
+    tail = text[end : after.start() + 1] if after else _cut(text[end:stop], is_cut=stop < len(text), side=-1)
+    return " ".join(f"{head}{hint.value}{tail}".split())
 
 
-def opener(hint: Hint) -> str:
-    """Return how a question about `hint` begins: it settles what is asked for, the model what it is asked about."""
-    if hint.kind == "date":
-        return "When"
-    if _TIME.fullmatch(hint.value):
-        return "At what time"
-    quantity = read_number(hint.value)
-    if quantity is None:
-        return "What is the name of the" if hint.value.replace(" ", "").isalpha() else "What is the"
-    if quantity.unit == "%":
-        return "What percentage"
-    if quantity.unit in ("eur", "usd", "gbp", "chf"):
-        return "How much"
-    words = re.search(r"[a-z].*", hint.value, re.IGNORECASE)
-    return f"How many {words.group()}" if words else "What is the"
+def _cut(part: str, *, is_cut: bool, side: int) -> str:
+    """Drop a word that was cut through, at the beginning (`side` 0) or the end (-1) of `part`."""
+    words = re.split(r"(?<=\s)", part) if side == 0 else re.split(r"(?=\s)", part)
+    return "".join(words[1:] if side == 0 else words[:-1]) if is_cut and len(words) > 1 else part
