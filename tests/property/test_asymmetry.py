@@ -1,0 +1,106 @@
+"""Where a regime forbids passages, none reaches the Reasoner: planted strings, any chunks, any questions."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spice_enterprise.config import SelfplayConfig
+from spice_enterprise.protocols import Played
+from spice_enterprise.records import Chunk, Prompt, Regime, ScrubbedText
+from spice_enterprise.selfplay.answers import KindVerifier
+from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
+from spice_enterprise.selfplay.regimes import regime_of
+from spice_enterprise.testing import DirectGrader, FakeTrainer, StreamingScriptedSampler
+
+VERSION = FakeTrainer().start()
+SPAN = 8
+NOUNS = ["pump", "tank", "valve", "notice", "period", "fee", "rent", "deposit", "hose", "meter", "lease", "site"]
+WORDS = st.lists(st.sampled_from(NOUNS), min_size=12, max_size=30)
+TEXTS = st.lists(WORDS, min_size=2, max_size=4)
+ASKED = st.sampled_from(["copies", "quotes", "honest"])
+
+
+def planted(words: list[str], place: int) -> ScrubbedText:
+    """A chunk whose every second word is a string that stands nowhere else."""
+    marked = " ".join(f"{word} CANARY{place}x{i}" for i, word in enumerate(words))
+    return ScrubbedText(f"The notice period is {45 + place} days. {marked}.")
+
+
+def chunk_of(words: list[str], place: int) -> Chunk:
+    return Chunk(
+        document_id=f"doc_{place}",
+        index=place,
+        text=planted(words, place),
+        redactions=(),
+        split="train",
+        pii_policy_digest="sha256:0",
+        token_count=len(words),
+    )
+
+
+def play(chunks: list[Chunk], regimes: tuple[Regime, ...], how: str, formats: str) -> tuple[Played, list[tuple[str, Prompt]]]:
+    config = SelfplayConfig(
+        challenger_group=2,
+        reasoner_group=2,
+        regimes=regimes,
+        formats=formats,  # type: ignore[arg-type]  # drawn from its values
+        distractor_passages=1,
+        contract="short",
+        challenger_tokens=96,
+        reasoner_tokens=32,
+        admission="parsable" if how != "honest" else "checked",
+        open_book_samples=0,
+        replay_share=0.0,
+    )
+    asked: list[tuple[str, Prompt]] = []
+
+    def script(prompt, draws):
+        if not prompt.template_id.startswith("challenger."):
+            asked.append((prompt.template_id, prompt))
+            return " 45 days"
+        said = {"copies": f" {chunks[0].text[:400]}?", "quotes": f" is {' '.join(chunks[0].text.split()[:11])}?"}
+        return said.get(how, " is the notice period?")
+
+    sampler = StreamingScriptedSampler(script)
+    sampler.publish(VERSION)
+    stage = SelfplayStage(Speakers(player=sampler), grader=DirectGrader(KindVerifier()), config=config, seed=3, library=chunks)
+    return stage.play(chunks, VERSION, step=1), asked
+
+
+def shown(prompt: Prompt) -> str:
+    return " ".join(f"{prompt.prefill} {' '.join(message.content for message in prompt.messages)}".split())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    TEXTS,
+    st.sampled_from([("self_contained",), ("closed_book",), ("self_contained", "closed_book")]),
+    ASKED,
+    st.sampled_from(["free_form", "choice"]),
+)
+def test_no_span_of_a_passage_reaches_a_reasoner_but_by_the_question(texts, regimes, how, formats):
+    chunks = [chunk_of(words, place) for place, words in enumerate(texts)]
+    played, asked = play(chunks, regimes, how, formats)
+    questions = {" ".join(task.question.split()) for task in played.tasks}
+    for _, prompt in asked:
+        text = shown(prompt)
+        for question in questions:
+            text = text.replace(question, " ")
+        assert "CANARY" not in text
+        for chunk in chunks:
+            words = chunk.text.split()
+            assert not any(" ".join(words[i : i + SPAN]) in text for i in range(len(words) - SPAN + 1))
+            assert chunk.chunk_id not in text
+            assert chunk.document_id not in text
+
+
+@settings(max_examples=30, deadline=None)
+@given(TEXTS, st.sampled_from(["free_form", "choice"]))
+def test_each_chunk_of_a_mixed_job_keeps_to_its_own_regime(texts, formats):
+    chunks = [chunk_of(words, place) for place, words in enumerate(texts)]
+    regimes: tuple[Regime, ...] = ("open_book", "closed_book")
+    played, asked = play(chunks, regimes, "honest", formats)
+    assert {task.regime for task in played.tasks} <= set(regimes)
+    of_chunk = {chunk.chunk_id: regime_of(chunk, regimes, seed=3) for chunk in chunks}
+    assert all(task.regime == of_chunk[task.chunk_id] for task in played.tasks)
+    for template_id, prompt in asked:
+        assert ("CANARY" in shown(prompt)) == (".open_book." in template_id)
