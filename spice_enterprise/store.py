@@ -258,17 +258,17 @@ class RunStore:
         durable.append_lines(self.run_dir / TASKS, [canonical_json(line) for line in lines])
 
     def trim_tasks(self, last_step: int) -> bool:
-        """Drop the lines of steps after `last_step`. False, and no file, when it is not what this class wrote."""
+        """Drop the lines of steps after `last_step`. False, and no file, when it is damaged or does not reach so far."""
         path = self.run_dir / TASKS
         lines = durable.read_lines(path)
         try:
             steps = [int(json.loads(line)["step"]) for line in lines]
         except (ValueError, TypeError, KeyError):
-            steps = [1, 0]
-        if not path.exists() or steps != sorted(steps):
+            steps = []
+        kept = lines[: sum(step <= last_step for step in steps)]
+        if steps != sorted(steps) or (steps[: len(kept)] or [0])[-1] != last_step:
             path.unlink(missing_ok=True)
             return False
-        kept = lines[: sum(step <= last_step for step in steps)]
         durable.write_file(path, b"".join(line + b"\n" for line in kept))
         return True
 

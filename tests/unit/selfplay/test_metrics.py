@@ -55,7 +55,8 @@ def task_of(source: Rollout, **changes: Any) -> Task:
 
 def verdict(source: Rollout, task_id: str = "", **changes: Any) -> Admission:
     values: dict[str, Any] = {
-        "rollout_id": source.rollout_id, "chunk_id": source.parent_id, "code": "" if source.outcome == "valid" else source.reason, "task_id": task_id,
+        "rollout_id": source.rollout_id, "chunk_id": source.parent_id, "task_id": task_id,
+        "code": "" if source.outcome == "valid" else source.reason,
         "task_format": "free_form", "answer_kind": "number", "question": "What is red?", "answer": "45",
     }  # fmt: skip
     return Admission(**values | changes)
@@ -95,7 +96,8 @@ def play() -> Played:
             verdict(GOOD, FIRST.task_id, open_book=1.0, similarity=0.2),
             verdict(SAME, FIRST.task_id, open_book=1.0, similarity=0.2),
             verdict(GIVEN),
-            verdict(CHOICE, SECOND.task_id, task_format="choice", open_book=0.75, closed_book=0.25, similarity=0.95, is_near_copy=True),
+            verdict(CHOICE, SECOND.task_id, task_format="choice", open_book=0.75, closed_book=0.25,
+                    similarity=0.95, is_near_copy=True),
             verdict(LATE, task_format="choice", open_book=0.75, similarity=0.1),
             verdict(UNFIT, task_format="choice", open_book=0.5),
         ),
