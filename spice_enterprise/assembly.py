@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from spice_enterprise.corpus.listing import Listing
     from spice_enterprise.corpus.scrub import Scrubber
     from spice_enterprise.corpus.vault import Vault
+    from spice_enterprise.selfplay.episode import SelfplayStage
     from spice_enterprise.selfplay.grading import GuardedVerifier
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
@@ -263,7 +264,7 @@ class Assembly:
         """Let go of what a library holds beyond its objects: vLLM's engine, and the folder its adapters lie in."""
         engine = self.__dict__.pop("_vllm", None)
         if engine is not None:
-            for name in ("sampler", "base_sampler", "player", "checks", "judge"):
+            for name in ("sampler", "base_sampler", "_selfplay", "player", "checks", "judge"):
                 self.__dict__.pop(name, None)
             engine.close()
 
@@ -418,6 +419,28 @@ class Assembly:
         """Both roles on every chunk; the loop reminds it of the questions the run has admitted."""
         if self._given.player is not None:
             return self._given.player
+        stage = self._selfplay
+        return self._warmed(stage) if self.warmup_steps else stage
+
+    @property
+    def warmup_steps(self) -> int:
+        """How many steps of the loop learn examples before self-play begins."""
+        return 0 if self.config.warmup == "none" else self.config.warmup_training.steps
+
+    def _warmed(self, stage: "SelfplayStage") -> Player:
+        """Let the first steps learn examples."""
+        from spice_enterprise.selfplay.warmup import FactsWarmup, FormatWarmup, WarmedPlayer
+
+        encode, config, seed = self._tokenizer.encode_example, self._sized.selfplay, self.config.seed
+        examples, library = self.config.warmup_training.examples_per_step, self._train_chunks
+        if self.config.warmup == "facts":
+            warmup: Player = FactsWarmup(encode=encode, config=config, examples=examples, seed=seed)
+        else:
+            warmup = FormatWarmup(stage, encode=encode, config=config, examples=examples, seed=seed, library=library)
+        return WarmedPlayer(warmup, stage, steps=self.warmup_steps)
+
+    @cached_property
+    def _selfplay(self) -> "SelfplayStage":
         from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 
         play = self._sized.selfplay

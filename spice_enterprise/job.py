@@ -285,7 +285,7 @@ class SpiceAdapterJob:
             )
             settings = LoopSettings(
                 run=self.config.name,
-                steps=self.config.selfplay.steps,
+                steps=self._parts.warmup_steps + self.config.selfplay.steps,
                 chunks_per_step=self.config.selfplay.chunks_per_step,
                 seed=self.config.seed,
                 max_restores=self._parts.guardrails_policy.max_restores,

@@ -43,6 +43,7 @@ from spice_enterprise.protocols import (
 )
 from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, Chunk, NamedDigest, Step, digest_of
 from spice_enterprise.run_state import RunState, RunStates, load_monitors, monitor_states, require_same
+from spice_enterprise.selfplay.examples import counts_of
 from spice_enterprise.selfplay.metrics import step_metrics
 from spice_enterprise.selfplay.task_list import task_lines
 from spice_enterprise.store import Commit, RunStore
@@ -104,6 +105,8 @@ def self_play(
             now = parts if number > recorded else careful
             played = ahead.play(number, version)
             effort = _effort(parts.player)
+            for event in _warmed(played, number, settings.run):
+                now.audit.append(event)
             measured = _measure(parts.probe, played, number, version, store)
             ahead.begin(number + 1, version)
             with _room_to_learn(parts.sampler, settings):
@@ -367,14 +370,29 @@ class _Pace:
         spent_s = time.monotonic() - self._begun_at
         made = step.number - self._before
         moved = shown["sampled_tokens"] + step.trained_tokens
-        numbers = (
+        is_warmup = step.objective == "supervised"
+        learned = (
             ("challenger_reward", step.challenger_reward_mean),
             ("reasoner_reward", step.reasoner_reward_mean),
             ("valid_rate", shown.get("valid_rate", 0.0)),
+        )
+        numbers = (
+            *((("loss", step.loss),) if is_warmup else learned),
             ("tokens_per_s", moved / max(step.duration_s + 1e-9, spent_s / made)),
             ("left_s", spent_s / made * (self._total - step.number)),
         )
-        return Progress(stage="self-play", message="step", done=step.number, total=self._total, numbers=numbers)
+        message = "warm-up" if is_warmup else "step"
+        return Progress(stage="self-play", message=message, done=step.number, total=self._total, numbers=numbers)
+
+
+def _warmed(played: Played, number: int, run: str) -> list[AuditEvent]:
+    """Return the event of a play of the warm-up: where its examples came from, and a digest of them; of another play none."""
+    counts = counts_of(played)
+    if not counts:
+        return []
+    taught = [rollout.rollout_id for group in played.groups for rollout in group.rollouts]
+    subject = NamedDigest(role="examples", name=f"step-{number}", digest=digest_of(taught))
+    return [AuditEvent(event="warmup.made", run=run, subject=(subject,), data=(("step", number), *counts))]
 
 
 def _stepped(step: Step, run: str) -> AuditEvent:

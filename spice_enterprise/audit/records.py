@@ -58,6 +58,7 @@ EVENTS: Final = (
         "adapter.registered",
         "eval.completed",
         "waiver.expired",
+        "warmup.made",
         "promotion.requested",
         "deployment.confirmed",
         "adapter.retired",

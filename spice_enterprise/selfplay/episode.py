@@ -132,6 +132,11 @@ class SelfplayStage:
         played, _, self._meter = self._together(self._turns(chunks, rules), (), rules, version)
         return played
 
+    def recorded(self, turns: Sequence[TurnPlayed], version: AdapterVersion, *, step: int) -> Played:
+        """Return what was proposed as records, none of them trained on."""
+        scribe = Scribe(version=version, rules=self._rules((), step), is_challenger_trained=False)
+        return joined(map(scribe.turn, turns))
+
     def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
         """Return the archive's entries of a play."""
         return entries_of(played, step=step, documents=self._library.documents, embedder=self._embedder)

@@ -37,6 +37,8 @@ class ChatTokenizer:
         self._names = _special_names(path)
         self.stop_ids: frozenset[int] = _stop_ids(path, self._control, self._names)
         """Ids that end a turn."""
+        named = self._control.token_to_id(self._names.get("eos_token", ""))
+        self._end_of_turn: int = named if named in self.stop_ids else min(self.stop_ids, default=0)
         if not self.stop_ids:
             raise ConfigError("no end-of-turn token", code="E_MODEL_TOKENIZER", hint="set eos_token_id in generation_config.json")
 
@@ -46,6 +48,10 @@ class ChatTokenizer:
         for is_message, text in self._segments(prompt.messages):
             ids += self.encode_text(text) if is_message else self._control.encode(text, add_special_tokens=False).ids
         return (*ids, *self.encode_text(prompt.prefill))
+
+    def encode_example(self, prompt: Prompt, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids of a prompt, and those of `text` as a whole turn after it: with the token that ends a turn."""
+        return self.encode_prompt(prompt), (*self.encode_text(text), self._end_of_turn)
 
     def encode_text(self, text: str) -> list[int]:
         """Return the ids of `text`, with control tokens written out in it as the plain characters they are."""
