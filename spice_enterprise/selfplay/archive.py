@@ -124,7 +124,7 @@ class Archive:
         if self._last_step < step:
             earlier._share(self)
             return earlier
-        for entry in self._entries():
+        for entry in _in_order(self._asked, self._tallies.values()):
             if entry.step < step:
                 earlier._fold(entry)
         return earlier
@@ -153,18 +153,17 @@ class Archive:
         return 0.0 if is_low else rho
 
     def state(self) -> tuple[str, ...]:
-        """Return all entries as canonical JSON, sorted by step: what to save, and what `Archive(...)` takes."""
-        return tuple(_written(entry) for entry in self._entries())
+        """Return all entries as canonical JSON, sorted by step: what to save, and what `Archive(...)` takes.
 
-    def _entries(self) -> list[Asked | Tally]:
-        """Return the entries in order, the text of tasks that are not replayed any more left out."""
+        The text of tasks that are not replayed any more is left out.
+        """
         kept: list[Asked] = []
-        open_digests = set(self._whole)
+        to_find = set(self._whole)
         for asked in reversed(self._asked):
-            is_whole = asked.digest in open_digests
-            open_digests.discard(asked.digest)
-            kept.append(asked if is_whole or asked.task is None else replace(asked, task=None))
-        return sorted([*reversed(kept), *self._tallies.values()], key=lambda entry: entry.step)
+            is_whole = asked.answers > 0 and asked.digest in to_find  # its last answered entry
+            to_find -= {asked.digest} if is_whole else set()
+            kept.append(asked if is_whole else replace(asked, task=None))
+        return tuple(_written(entry) for entry in _in_order(reversed(kept), self._tallies.values()))
 
     def _share(self, other: "Archive") -> None:
         """Hold what `other` holds: values are never changed in place, so only the maps themselves are copied."""
@@ -244,6 +243,10 @@ def _asked(task: Task, correct: Sequence[bool], *, step: int, document_id: str, 
         vector=_packed(embedder, task.question),
         task=task if is_mixed else None,
     )
+
+
+def _in_order(asked: Iterable[Asked], tallies: Iterable[Tally]) -> list[Asked | Tally]:
+    return sorted([*asked, *tallies], key=lambda entry: entry.step)
 
 
 class _Vectors:

@@ -10,7 +10,6 @@ circles around what pays. Every draw is named by (seed, step): a step that is ma
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -51,22 +50,29 @@ def replays(archive: Archive, config: SelfplayConfig, *, seed: int, step: int) -
     return tuple(draws.sample(tasks, min(wanted, len(tasks))))
 
 
+def task_room(document_id: str, archive: Archive, config: SelfplayConfig, *, step: int) -> int:
+    """Return how many tasks a turn at a document may give: what its cap leaves, or `max_tasks` where the cap gave way."""
+    left = config.document_cap - archive.tasks_of(document_id, since_step=step - config.document_cap_steps)
+    return min(left, config.max_tasks) if left > 0 else config.max_tasks
+
+
 class _Room:
-    """How many more tasks each document may have now; a chunk that is chosen counts for one."""
+    """Which documents may have another chunk: those below their cap, and each of them once, for one turn may use it up."""
 
     def __init__(self, archive: Archive, config: SelfplayConfig, step: int) -> None:
         self._archive, self._cap = archive, config.document_cap
         self._since_step = step - config.document_cap_steps
-        self._chosen: Counter[str] = Counter()
+        self._chosen: set[str] = set()
 
     def has(self, chunk: Chunk) -> bool:
-        """True when one more chunk of its document is within the cap."""
-        had = self._archive.tasks_of(chunk.document_id, since_step=self._since_step)
-        return had + self._chosen[chunk.document_id] < self._cap
+        """True when a chunk of this document may be chosen."""
+        document_id = chunk.document_id
+        had = self._archive.tasks_of(document_id, since_step=self._since_step)
+        return document_id not in self._chosen and had < self._cap
 
     def take(self, chunk: Chunk) -> None:
         """Count a chunk that was chosen."""
-        self._chosen[chunk.document_id] += 1
+        self._chosen.add(chunk.document_id)
 
 
 def _below_cap(wanted: Sequence[Chunk], spare: Sequence[Chunk], room: _Room) -> list[Chunk]:
