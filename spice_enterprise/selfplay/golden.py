@@ -238,13 +238,13 @@ def _row_problems(record: Record) -> list[Problem]:
     if _truth(record) is None:
         found.append(("expected", "not_boolean" if "expected" in record else "missing"))
     kind = _text(record, "kind")
-    if kind is not None and kind not in get_args(AnswerKind):
-        found.append(("kind", "unknown_kind"))
-    return found or _value_problems(record, kind or "")
+    if kind in get_args(AnswerKind):
+        return [*found, *_value_problems(record, kind or "")]
+    return found if kind is None else [*found, ("kind", "unknown_kind")]
 
 
 def _value_problems(record: Record, kind: str) -> list[Problem]:
-    """Look at what only makes sense once every cell can be read."""
+    """Look at what only makes sense once the kind is known."""
     found: list[Problem] = []
     options, aliases = _parts(record, "options"), _parts(record, "aliases")
     answer, is_choice = _text(record, "answer") or "", kind == "choice"
@@ -254,9 +254,9 @@ def _value_problems(record: Record, kind: str) -> list[Problem]:
         found.append(("aliases", "not_text"))
     if options is None or not _are_options(options, is_choice=is_choice):
         found.append(("options", "bad_options"))
-    elif is_choice and (letter_of(answer) or "?") not in LETTERS[: len(options)]:
+    elif is_choice and answer.strip() and (letter_of(answer) or "?") not in LETTERS[: len(options)]:
         found.append(("answer", "not_an_option"))
-    if kind in _READERS and _READERS[kind](answer) is None:
+    if kind in _READERS and answer.strip() and _READERS[kind](answer) is None:
         found.append(("answer", "not_a_value"))
     return found
 
