@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from spice_enterprise.plots import bar_plot, compare_plot, line_plot, ticks
+from spice_enterprise.plots import bar_plot, compare_plot, difference_plot, interval_plot, line_plot, ticks
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,31 @@ def test_bars_are_ordered_by_size_and_names_escaped() -> None:
     assert 'width="640.0"' in plot
     assert 'width="160.0"' in plot
     assert 'aria-label="&lt;counts&gt;"' in plot
+
+
+def test_an_interval_stands_as_a_whisker_on_its_value_and_a_gap_stays_one() -> None:
+    plot = interval_plot("shares", [10, 20, 30], [("a", [(0.25, 0.5, 0.75), None, (0.0, 1.0, None)])])
+    assert "translate(0 0)" in plot
+    assert "59.0h8M44.0 59.0V129.0" in plot, "0.75 to 0.25 on a scale of 140 points that ends at 164"
+    assert plot.count("<path") == 2
+    assert "None" not in plot
+
+
+def test_two_lines_with_whiskers_stand_apart() -> None:
+    plot = interval_plot("two", [1, 2], [("a", [(0.1, 0.2, 0.3)] * 2), ("b", [(0.1, 0.2, 0.3)] * 2)])
+    assert "translate(-4 0)" in plot
+    assert "translate(4 0)" in plot
+    assert ">a<" in plot
+
+
+def test_differences_stand_around_zero_to_scale() -> None:
+    plot = difference_plot("d", [("x", (-0.1, 0.0, 0.1)), ("<y>", (None, 0.05, 0.2))])
+    zero = 212 + 320
+    assert f'x1="{zero:.1f}"' in plot
+    assert f"M{zero - 160:.1f} 12H{zero + 160:.1f}" in plot, "half of the widest bound, 0.2"
+    assert f"M{zero - 320:.1f} 36H{zero + 320:.1f}" in plot, "an open bound runs to the edge"
+    assert "&lt;y&gt;" in plot
+
+
+def test_differences_that_are_all_zero_still_draw() -> None:
+    assert "<circle" in difference_plot("none", [("x", (0.0, 0.0, 0.0))])

@@ -10,6 +10,7 @@ import pytest
 from spice_enterprise.config import ExamConfig
 from spice_enterprise.errors import DeliveryError, IntegrityError
 from spice_enterprise.records import AdapterVersion, Completion, Exam, ExamItem, Prompt, ScrubbedText, Task
+from spice_enterprise.release.answer_sheet import Marks, make_sheet, read_sheet
 from spice_enterprise.release.evaluation import (
     FourBars,
     Grading,
@@ -218,3 +219,42 @@ def test_the_likeliest_option(logprobs: list[float], pick: str) -> None:
 
 def test_accuracy_of_nothing_is_not_a_number() -> None:
     assert math.isnan(Scores(item_ids=(), correct=(), answers=()).accuracy)
+
+
+# --- marks by question ------------------------------------------------------------------------------------------------
+
+
+def test_the_marks_of_every_question_are_kept_without_a_word_of_it(tmp_path: Path) -> None:
+    exam = _exam()
+    bars = FourBars(base_sampler=Reader(exam, 20), sampler=Reader(exam, 44, "sha256:adapter"), grading=GRADING, folder=tmp_path)
+    texts = ("passage number 3 says value 3",)
+    TransferGainCheck(bars=bars, config=ExamConfig(draws=100), training_texts=lambda: texts).run(_version(), exam)
+    sheet = read_sheet(tmp_path, exam_digest=exam.digest, adapter_digest="sha256:adapter")
+    assert sum(item.base_with for item in sheet.items) == 20
+    assert sum(item.adapter_with for item in sheet.items) == 44
+    assert sum(item.adapter_without for item in sheet.items) == 0
+    assert [i for i, item in enumerate(sheet.items) if item.is_overlapping] == [3]
+    assert [item.item_id for item in sheet.items] == [item.item_id for item in exam.items]
+    (path,) = tmp_path.glob("answers-*")
+    assert "value" not in path.read_text()
+    assert "Passage" not in path.read_text()
+
+
+def test_marks_of_another_exam_or_adapter_are_refused(tmp_path: Path) -> None:
+    exam = _exam(2, 1)
+    with pytest.raises(IntegrityError) as caught:
+        read_sheet(tmp_path, exam_digest=exam.digest, adapter_digest="sha256:adapter")
+    assert caught.value.code == "E_BASELINE"
+    bars = FourBars(base_sampler=Reader(exam, 1), sampler=Reader(exam, 2, "sha256:adapter"), grading=GRADING, folder=tmp_path)
+    bars.keep_marks(_version(), exam, frozenset())
+    (path,) = tmp_path.glob("answers-*")
+    for content in ("{", path.read_text().replace("sha256:adapter", "sha256:another")):
+        path.write_text(content)
+        with pytest.raises(IntegrityError):
+            read_sheet(tmp_path, exam_digest=exam.digest, adapter_digest="sha256:adapter")
+
+
+def test_a_model_that_left_questions_out_has_no_sheet() -> None:
+    whole, short = Marks(without_passage=(True,) * 2, with_passage=(True,) * 2), Marks(without_passage=(), with_passage=())
+    with pytest.raises(ValueError, match="shorter"):
+        make_sheet(_exam(2, 1), "sha256:adapter", whole, short)
