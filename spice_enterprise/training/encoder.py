@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.training.base_model import check_data_only
+from spice_enterprise.training.tokens import TOKENIZER_FILE
 
 MAX_TOKENS: Final = 256
 _POSITIONS_KEPT_FREE: Final = 2
@@ -63,6 +64,8 @@ def _checked(directory: Path) -> int:
         config = check_data_only(directory)
     except ConfigError as error:
         raise ConfigError(error.message, code="E_EMBEDDER", hint=error.hint) from None
+    if not (directory / TOKENIZER_FILE).is_file():  # the library would make up an empty one
+        raise _refusal(f"{directory.name}: no {TOKENIZER_FILE}")
     if config.get("is_encoder_decoder"):
         raise _refusal(f"{directory.name}: an encoder-decoder is no text encoder")
     positions = config.get("max_position_embeddings")
