@@ -25,7 +25,7 @@ from spice_enterprise.comparison import LEVEL, Estimate
 from spice_enterprise.config import JobConfig, SelfplayConfig
 from spice_enterprise.errors import EXIT_USAGE, ConfigError, CorpusError, DeliveryError, IntegrityError, StoreError
 from spice_enterprise.measuring import opened
-from spice_enterprise.protocols import Corpus, Grader, OnProgress, Parts, Progress, Sampler
+from spice_enterprise.protocols import Corpus, OnProgress, Parts, Progress, Sampler
 from spice_enterprise.records import (
     AdapterVersion,
     AuditEvent,
@@ -43,6 +43,7 @@ from spice_enterprise.release.statistics import FEW_CLUSTERS, paired_cluster_int
 from spice_enterprise.seeding import derive, stream
 from spice_enterprise.selfplay import base_check
 from spice_enterprise.selfplay.answers import extract_answer
+from spice_enterprise.selfplay.grading import GuardedVerifier
 from spice_enterprise.selfplay.turn import TurnPlayed
 from spice_enterprise.store import RunStore
 
@@ -236,7 +237,7 @@ class _Table:
     proposer: Proposer
     sampler: Sampler
     base: Sampler
-    grader: Grader
+    grader: GuardedVerifier
     config: SelfplayConfig
     seed: int
     answers: int
@@ -269,14 +270,12 @@ class _Table:
         if kept is not None:
             return kept
         self.sampler.publish(version)
-        right: list[int] = []
+        heard: list[list[Completion]] = []
         for start in range(0, len(proposed.questions), BATCH):
-            questions = proposed.questions[start : start + BATCH]
-            seed = derive(self.seed, "crossplay", "answers", start)
-            rows = self.sampler.sample([question.prompt for question in questions], n=self.answers, seed=seed)
-            _require(rows, version)
-            right += [self._right(question.task, row) for question, row in zip(questions, rows, strict=True)]
-        return self.shelf.put(Answers(right=tuple(right), of=self.answers), *names)
+            prompts = [question.prompt for question in proposed.questions[start : start + BATCH]]
+            heard += self.sampler.sample(prompts, n=self.answers, seed=derive(self.seed, "crossplay", "answers", start))
+        _require(heard, version)
+        return self.shelf.put(self._graded(proposed, heard), *names)
 
     def answer_from_passage(self, proposed: Proposed) -> Answers:
         """Return how often the frozen base answers the questions right with the passage: other draws than admission's."""
@@ -286,16 +285,23 @@ class _Table:
         self.base.publish(None)
         by_id = {chunk.chunk_id: chunk for chunk in self.chunks}
         config = self.config.model_copy(update={"open_book_samples": self.answers, "closed_book_samples": 0})
-        seed, right = derive(self.seed, "crossplay", "open book"), []
+        seed = derive(self.seed, "crossplay", "open book")
+        heard = []
         for question in proposed.questions:
-            task = question.task
-            (ask,) = base_check.asks(task, by_id[task.chunk_id], config, key="", seed=seed)
-            right.append(self._right(task, self.base.sample([ask.prompt], n=ask.n, seed=ask.seed)[0]))
-        return self.shelf.put(Answers(right=tuple(right), of=self.answers), "open-book", proposed.adapter_digest)
+            (ask,) = base_check.asks(question.task, by_id[question.task.chunk_id], config, key="", seed=seed)
+            heard += self.base.sample([ask.prompt], n=ask.n, seed=ask.seed)
+        return self.shelf.put(self._graded(proposed, heard), "open-book", proposed.adapter_digest)
 
-    def _right(self, task: Task, completions: Sequence[Completion]) -> int:
-        answers = [extract_answer(completion.text, task.answer_kind) for completion in completions]
-        return sum(grade.is_correct for grade in self.grader.grade_all(task, answers))
+    def _graded(self, proposed: Proposed, heard: Sequence[Sequence[Completion]]) -> Answers:
+        """Grade all answers at once: a batch costs a process."""
+        tasks = [question.task for question in proposed.questions]
+        pairs = [
+            (task, extract_answer(completion.text, task.answer_kind))
+            for task, row in zip(tasks, heard, strict=True)
+            for completion in row
+        ]
+        grades = iter(self.grader.grade_pairs(pairs))
+        return Answers(right=tuple(sum(next(grades).is_correct for _ in row) for row in heard), of=self.answers)
 
 
 def _tally(turn: TurnPlayed) -> Tally:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ from spice_enterprise.testing import (
     ScriptedSampler,
 )
 
-STEPS, EVERY = 10, 1
+STEPS, EVERY, CHUNKS = 10, 1, 24
 PLAY = {"steps": STEPS, "chunks_per_step": 2, "formats": "free_form", "regimes": ["closed_book"]}
 HARD = ("surely", "duly", "fully", "truly", "rightly", "wholly", "plainly")
 DAYS = {"".join("bcdfghjklm"[int(digit)] + "a" for digit in f"{number:03d}"): 30 + number for number in range(150)}
@@ -120,16 +121,29 @@ class World:
             (config.run_dir / "adapters" / version.adapter_id).mkdir(parents=True)
 
     def run(self, sizes: Sizes | None = None, **settings: Any) -> CrossPlay:
-        chosen = sizes or Sizes(checkpoints=3, chunks=30, attempts=4, answers=16)
+        chosen = sizes or Sizes(checkpoints=3, chunks=CHUNKS, attempts=3, answers=12)
         run = CrossPlayRun(self.config(**settings), sizes=chosen, parts=self.parts(), on_progress=lambda _: None)
         return run.run()
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = World(tmp_path, harder=0.06, better=0.04)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(tmp_path_factory.mktemp("trained"))
     world.train()
     return world
+
+
+def copy_of(trained: World, workspace: Path, **script: float) -> World:
+    """Return the same run in a workspace of its own: a run directory names no place."""
+    world = World(workspace, **script)
+    shutil.copytree(trained.config().run_dir, world.config().run_dir)
+    world.steps.update(trained.steps)
+    return world
+
+
+@pytest.fixture
+def world(trained: World, tmp_path: Path) -> World:
+    return copy_of(trained, tmp_path, harder=0.06, better=0.04)
 
 
 def test_harder_questions_lower_a_and_better_answers_raise_b(world: World) -> None:
@@ -154,12 +168,11 @@ def test_harder_questions_lower_a_and_better_answers_raise_b(world: World) -> No
     assert last.open_book.mean == pytest.approx(0.98, abs=0.03)
     assert last.open_book_change is not None
     assert abs(last.open_book_change.mean) < 0.05
-    assert (last.admitted.mean, last.readable.mean, found.documents) == (1.0, 1.0, 30)
+    assert (last.admitted.mean, last.readable.mean, found.documents) == (1.0, 1.0, CHUNKS)
 
 
-def test_versions_that_do_not_differ_do_not_seem_to(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.train()
+def test_versions_that_do_not_differ_do_not_seem_to(trained: World, tmp_path: Path) -> None:
+    world = copy_of(trained, tmp_path)
     last = world.run().checkpoints[-1]
     for change in (last.asked_change, last.answered_change, last.admitted_change):
         assert change is not None
@@ -168,11 +181,8 @@ def test_versions_that_do_not_differ_do_not_seem_to(tmp_path: Path) -> None:
         assert change.low <= 0.0 <= change.high
 
 
-def test_it_is_the_same_whenever_it_is_played(world: World, tmp_path: Path) -> None:
-    first = world.run()
-    other = World(tmp_path / "other", harder=0.06, better=0.04)
-    other.train()
-    assert other.run() == first
+def test_it_is_the_same_whenever_it_is_played(world: World, trained: World, tmp_path: Path) -> None:
+    assert copy_of(trained, tmp_path / "other", harder=0.06, better=0.04).run() == world.run()
 
 
 def test_nothing_is_asked_twice(world: World) -> None:
@@ -180,22 +190,20 @@ def test_nothing_is_asked_twice(world: World) -> None:
     asked = Counter(world.player.asked)
     assert world.run() == first
     assert world.player.asked == asked
-    more = world.run(Sizes(checkpoints=5, chunks=30, attempts=4, answers=16))
+    more = world.run(Sizes(checkpoints=5, chunks=CHUNKS, attempts=3, answers=12))
     assert [c.step for c in more.checkpoints] == [3, 5, 7, 8, 10]
-    assert world.player.asked["challenger"] == asked["challenger"] + 2 * 30, "only the two new versions propose"
+    assert world.player.asked["challenger"] == asked["challenger"] + 2 * CHUNKS, "only the two new versions propose"
 
 
-def test_an_interrupted_call_goes_on_where_it_stopped(world: World, tmp_path: Path) -> None:
+def test_an_interrupted_call_goes_on_where_it_stopped(world: World, trained: World, tmp_path: Path) -> None:
     world.player.interrupt_at = 10
     with pytest.raises(StoreError) as caught:
         world.run()
     assert caught.value.code == "E_STOPPED"
     asked = world.player.asked["challenger"]
     found = world.run()
-    assert world.player.asked["challenger"] == asked + 30, "the last version alone proposes again"
-    other = World(tmp_path / "whole", harder=0.06, better=0.04)
-    other.train()
-    assert other.run() == found
+    assert world.player.asked["challenger"] == asked + CHUNKS, "the last version alone proposes again"
+    assert copy_of(trained, tmp_path / "whole", harder=0.06, better=0.04).run() == found
 
 
 def test_damaged_leftovers_are_made_again(world: World) -> None:
@@ -226,7 +234,7 @@ def test_the_audit_log_and_the_files_hold_no_text(world: World) -> None:
     event = world.audit.events[-1]
     assert event.event == "eval.completed"
     assert [thing.name for thing in event.subject] == [c.adapter_id for c in found.checkpoints]
-    assert dict(event.data)["documents"] == 30
+    assert dict(event.data)["documents"] == CHUNKS
     written = (world.config().run_dir / "crossplay.json").read_text(encoding="utf-8")
     shown = written + str(event) + crossplay_page.render_text(found) + crossplay_page.render_html(found)
     assert "notice" not in shown
