@@ -88,30 +88,34 @@ class StandingProbe:
         return found
 
     def _dev(self) -> Numbers:
-        """Greedy accuracy with and without the passage, and pass@1 and pass@8 of drawn answers with it."""
+        """Accuracy with and without the passage as the exam takes it, and pass@1 and pass@8 of drawn answers with it."""
         if self.dev is None:
             return {}
         grading = Grading(verifier=self.verifier, answer_tokens=ANSWER_TOKENS, seed=self.seed)
         opened, closed = (score_exam(self.sampler, self.dev, grading, with_passage=shown).accuracy for shown in (True, False))
-        right = self._drawn(self.dev.items[:PASS_QUESTIONS])
-        return {
+        return self._pass_at_k() | {
             "heldout": opened,
             "heldout_se": math.sqrt(opened * (1.0 - opened) / len(self.dev.items)),
             "probe/dev_open_book": opened,
             "probe/dev_closed_book": closed,
-            "probe/pass_at_1": fmean(sum(row) / len(row) for row in right),
-            f"probe/pass_at_{PASS_DRAWS}": fmean(float(any(row)) for row in right),
         }
 
-    def _drawn(self, items: Sequence[ExamItem]) -> list[list[bool]]:
-        """Return which of several drawn answers to each question are right."""
+    def _pass_at_k(self) -> Numbers:
+        """Share of drawn answers to a few written questions that are right, and of questions with one right answer or more."""
+        items = [item for item in self.dev.items if item.item_format == "cloze"][:PASS_QUESTIONS] if self.dev else []
+        if not items:
+            return {}
         greedy = [exam_prompt(item, with_passage=True, answer_tokens=ANSWER_TOKENS) for item in items]
         prompts = [replace(prompt, temperature=1.0) for prompt in greedy]
         rows = self.sampler.sample(prompts, n=PASS_DRAWS, seed=derive(self.seed, "probe", "pass"))
-        return [
+        right = [
             [self.verifier.grade(as_task(item, with_passage=True), missing_words(item.question, c.text)) for c in row]
             for item, row in zip(items, rows, strict=True)
         ]
+        return {
+            "probe/pass_at_1": fmean(sum(row) / len(row) for row in right),
+            f"probe/pass_at_{PASS_DRAWS}": fmean(float(any(row)) for row in right),
+        }
 
     def _general(self) -> Numbers:
         """Share of general-ability items whose right choice is the likeliest per token."""
@@ -182,7 +186,7 @@ def _general_prompt(item: GeneralItem) -> Prompt:
 
 
 def development_exam(corpus: Corpus, exam: Exam, *, seed: int) -> Exam | None:
-    """Return at most `DEV_QUESTIONS` clozes about unseen documents that the exam does not ask; None when there are none.
+    """Return at most `DEV_QUESTIONS` about unseen documents that the exam does not ask; None when there are none.
 
     Chunks that the exam leaves alone come first, and values before names; documents take turns.
     """
@@ -193,7 +197,7 @@ def development_exam(corpus: Corpus, exam: Exam, *, seed: int) -> Exam | None:
     except ReleaseError:
         return None
     asked = {(item.chunk_id, item.answer) for item in exam.items} | {("", item.question) for item in exam.items}
-    free = [i for i in made.items if i.item_format == "cloze" and not asked & {(i.chunk_id, i.answer), ("", i.question)}]
+    free = [item for item in made.items if not asked & {(item.chunk_id, item.answer), ("", item.question)}]
     stream(seed, "development", "order").shuffle(free)
     used = {item.chunk_id for item in exam.items}
     free.sort(key=lambda item: (item.chunk_id in used, item.answer_kind == "text"))
@@ -217,15 +221,15 @@ def read_general_items(path: Path) -> tuple[GeneralItem, ...]:
     Raises `ConfigError` with every problem by line, and without content.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"selfplay.general_items: cannot be read ({type(error).__name__})", hint="a UTF-8 file of JSON lines"
         ) from None
     read = [_general_item(line) for line in lines]
     problems = tuple(f"line {i}: {found}" for i, found in enumerate(read, start=1) if isinstance(found, str))
-    if problems or not read:
-        head = "; ".join(problems[:5]) or "no items"
+    if problems:
+        head = "; ".join(problems[:5])
         raise ConfigError(f"selfplay.general_items: {head}", hint="each line: question, choices, answer_index", problems=problems)
     return tuple(found for found in read if isinstance(found, GeneralItem))[:GENERAL_ITEMS]
 
@@ -243,8 +247,6 @@ def _general_item(line: str) -> GeneralItem | str:
         return "no question"
     if not (isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c.strip() for c in choices)):
         return "choices: at least two texts are needed"
-    if len(set(choices)) < len(choices):
-        return "choices: two are the same"
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
         return "answer_index: not the place of a choice"
     return GeneralItem(question=question, choices=tuple(choices), answer=choices[index])

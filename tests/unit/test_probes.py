@@ -72,7 +72,7 @@ def test_the_development_questions_are_not_the_exams() -> None:
     assert 6 <= len(found.items) <= DEV_QUESTIONS
     assert not asked & {(item.chunk_id, item.answer) for item in found.items}
     assert not {item.question for item in EXAM.items} & {item.question for item in found.items}
-    assert {item.item_format for item in found.items} == {"cloze"}
+    assert {item.item_format for item in found.items} == {"cloze", "choice"}
     assert TRAIN.chunk_id not in {item.chunk_id for item in found.items}
 
 
@@ -234,7 +234,7 @@ def test_all_problems_of_a_file_are_told_at_once_and_none_of_its_words(tmp_path:
     path = tmp_path / "items.jsonl"
     secret = "Zebra"
     bad = [
-        "{" + secret, "[1]", item(question=""), item(choices=[secret]), item(choices=[secret, secret]), item(answer_index=2),
+        "{" + secret, "[1]", item(question=""), item(choices=[secret]), item(choices="ab"), item(answer_index=2),
         item(answer_index=True), item(choices=[secret, 3]),
     ]  # fmt: skip
     path.write_text("\n".join([item(), *bad]), "utf-8")
