@@ -48,6 +48,8 @@ VERBS = (
     ("ingest", "review"),
     ("train",),
     ("serve-sampler",),
+    ("experiment",),
+    ("crossplay",),
     ("gate",),
     ("promote",),
     ("rollback",),
