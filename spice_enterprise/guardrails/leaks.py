@@ -31,7 +31,8 @@ class LeakMonitor:
 
     def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
         """Return an alert per kind of leak found in this step's rollouts. Does not raise."""
-        texts = [rollout.text for group in groups for rollout in group.rollouts]
+        # examples of the warm-up are texts of documents: what was planted there is in them, and the model wrote none of it
+        texts = [rollout.text for group in groups if group.objective == "policy" for rollout in group.rollouts]
         canaries = {found for text in texts for found in CANARY.findall(text)}
         alerts = [_alert(step, "canary", len(canaries), "restore", "planted canaries were written")] if canaries else []
         try:

@@ -48,7 +48,7 @@ class Measured:
     batch_tokens: int
     """Most positions of one forward pass."""
     scale: float = 1.0
-    """What the loss was divided by: the rollouts of the update (besides L_max), or the target tokens of its examples."""
+    """What the loss was divided by besides lengths: the rollouts of the update."""
     loss: float = 0.0
     gap: float = 0.0
     kl: float = 0.0
@@ -200,7 +200,8 @@ class PolicyGradient:
                 tokens = self._token_batch(batch, lesson, learner_logps=logps.detach())
                 loss = policy_loss(logps, tokens, self._loss)
             else:
-                loss = supervised_loss(logps, lesson.scale)
+                lengths = torch.tensor(batch.lengths, device=logps.device)
+                loss = supervised_loss(logps, lengths.repeat_interleave(lengths), lesson.scale)
             if lesson.is_trained:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         measured.loss += loss.item()
@@ -248,15 +249,13 @@ def _plan_lesson(groups: Sequence[RolloutGroup], *, is_stale: bool, is_masked: b
     objective: Objective = groups[0].objective if groups else "policy"
     if objective == "supervised":
         kept = [(group, [1.0] * len(group.rollouts)) for group in groups]
-        scale = sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
     else:
         kept = [taught for group in groups if (taught := _taught(group, is_masked=is_masked)) is not None]
-        scale = sum(len(group.rollouts) for group in groups)
     rest = [(group, [0.0] * len(group.rollouts)) for group in groups[:1]]
     return _Lesson(
         groups=[group for group, _ in kept or rest],
         advantages=[advantages for _, advantages in kept or rest],
-        scale=float(scale),
+        scale=float(sum(len(group.rollouts) for group in groups)),
         is_trained=bool(kept),
         is_stale=is_stale,
         objective=objective,

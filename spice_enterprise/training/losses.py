@@ -18,8 +18,9 @@ The start is the policy that played: the learner itself where its own version di
 and the three have the same gradient; the sampler's numbers where the version before did, or where an earlier update of the
 same step moved the learner, and then w = 1 and r can be cut.
 
-The loss of examples is - sum of logp / target tokens of the update: each token counts the same, so it is the mean negative
-log-likelihood per token in nats, and a long example weighs more than a short one.
+The loss of examples is the mean over the examples of an update of their mean negative log-likelihood per target token, in
+nats: - sum of logp / tokens of the example / examples. With one mean over all tokens a passage of 150 tokens would weigh
+as much as forty answers, and the answers would not be learned.
 """
 
 from dataclasses import dataclass
@@ -60,9 +61,15 @@ def policy_loss(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> Te
     return -(_gains(logps, tokens, settings) / tokens.divisors).sum()
 
 
-def supervised_loss(logps: Tensor, targets: float) -> Tensor:
-    """Return the summed loss of these tokens of examples; `targets` is how many the whole update has."""
-    return -(logps / targets).sum()
+def supervised_loss(logps: Tensor, lengths: Tensor, examples: float) -> Tensor:
+    """Return the summed loss of these tokens [N]; sums over micro-batches add up to the update's loss.
+
+    Args:
+        logps: of the target tokens.
+        lengths: of the example that each of them belongs to, in tokens.
+        examples: how many the whole update has.
+    """
+    return -(logps / (lengths * examples)).sum()
 
 
 def clipped_and_weights(logps: Tensor, tokens: TokenBatch, settings: LossSettings) -> tuple[Tensor, Tensor]:
