@@ -12,6 +12,7 @@ import re
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -61,6 +62,10 @@ class JobResult:
     def verdict(self) -> Verdict | None:
         """The gate's verdict, or None when it was not asked."""
         return self.report.verdict if self.report else None
+
+    def tasks(self, n: int = 10) -> tuple[Mapping[str, Any], ...]:
+        """Return the `n` newest lines of `tasks.jsonl`: questions, reference answers, verdicts, pass rates. Scrubbed text."""
+        return tuple(deque(RunStore(self.run_dir).tasks(), maxlen=n))
 
     def show(self) -> None:
         """Print the report card."""

@@ -70,6 +70,10 @@ class StepPoint:
     is_applied: bool
     is_restored: bool
     """The run went back to an earlier adapter after this step."""
+    frontier_rate: float | None = None
+    """Share of the step's tasks that were answered both right and wrong."""
+    heldout_rate: float | None = None
+    """Share of the development questions that the adapter before this step answered; None where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +203,7 @@ class _Tally:
     """What the journal of one step adds up to."""
 
     tasks: int
+    groups: int
     frontier: int
     attempts: int
     correct: int
@@ -209,6 +214,7 @@ def _tally(played: Played) -> _Tally:
     right = [sum(rollout.outcome == "correct" for rollout in rollouts) for rollouts in groups]
     return _Tally(
         tasks=len(played.tasks),
+        groups=len(groups),
         frontier=sum(0 < hits < len(rollouts) for hits, rollouts in zip(right, groups, strict=True)),
         attempts=sum(len(rollouts) for rollouts in groups),
         correct=sum(right),
@@ -238,6 +244,8 @@ def _point(step: Step, tally: _Tally | None, alerts: Sequence[Alert]) -> StepPoi
         loss=step.loss,
         is_applied=step.is_applied,
         is_restored=any(a.step_id == step.step_id and a.severity == "critical" for a in alerts),
+        frontier_rate=tally.frontier / tally.groups if tally and tally.groups else None,
+        heldout_rate=step.heldout,
     )
 
 
@@ -361,6 +369,7 @@ def _play_rows(figures: Figures) -> list[str]:
         f"{figures.steps_done} steps, {figures.steps_applied} applied   restored {figures.restores}"
         f"   alerts {len(figures.alerts)}{halted}"
     ]
+    rows += _why_halted(figures)
     if figures.steps_done:
         rows.append(
             f"valid proposals {_share_text(figures.valid_rate_start)} -> {_share_text(figures.valid_rate_end)}"
@@ -368,6 +377,13 @@ def _play_rows(figures: Figures) -> list[str]:
         )
         rows.append(f"tasks {figures.tasks}   at the frontier {figures.frontier_tasks}")
     return rows
+
+
+def _why_halted(figures: Figures) -> list[str]:
+    """Return what ended the run before its last step."""
+    last = max((alert.step for alert in figures.alerts), default=0)
+    ends = [alert.reason for alert in figures.alerts if alert.action == "halt" and alert.step == last]
+    return ends if figures.is_halted else []
 
 
 def _gate_rows(figures: Figures) -> list[str]:
@@ -577,6 +593,8 @@ def _play_section(figures: Figures) -> str:
             _over_steps("Reward", "mean per step", figures, "challenger_reward", "reasoner_reward"),
             _over_steps("Valid proposals", "share of the challenger's", figures, "valid_rate"),
             _over_steps("Right answers", "share of the reasoner's attempts", figures, "pass_rate"),
+            _over_steps("Tasks at the frontier", "share answered both right and wrong", figures, "frontier_rate"),
+            *_measured_plot(figures),
             _over_steps("KL", "sampler against learner, nats per token", figures, "kl_nats_per_token"),
             _over_steps("Entropy", "nats per token", figures, "entropy_nats_per_token"),
             _over_steps("Loss", "before any filter or clip", figures, "loss"),
@@ -586,8 +604,14 @@ def _play_section(figures: Figures) -> str:
         f"<p>{figures.steps_done} steps, {figures.steps_applied} applied, {figures.restores} restored"
         f"{', halted at the end' if figures.is_halted else ''}; {figures.tasks} tasks, {figures.frontier_tasks} at the frontier; "
         f"{duration(figures.step_seconds)} in steps.</p>"
+        + "".join(f'<p><span class="bad">{escape(reason)}</span></p>' for reason in _why_halted(figures))
     )
     return f'<h2>Self-play</h2>{made}<div class="plots">{plots}</div>{_PLOT_KEY}{_alert_table(figures.alerts)}'
+
+
+def _measured_plot(figures: Figures) -> Iterator[str]:
+    if any(point.heldout_rate is not None for point in figures.curve):
+        yield _over_steps("Unseen documents", "share of development questions answered", figures, "heldout_rate")
 
 
 def _over_steps(title: str, unit: str, figures: Figures, *fields: str) -> str:

@@ -29,6 +29,15 @@ from spice_enterprise.records import Action, Alert, JsonValue, Rollout, RolloutG
 
 VERIFIER_FAILURES: Final = frozenset({"verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_died"})
 BASE_REFUSALS: Final = frozenset({"base_open_book", "base_closed_book"})
+CODES: Final = {
+    "no_tasks": "E_NO_TASKS",
+    "verifier": "E_VERIFIER_FAILED",
+    "open_book": "E_OPEN_BOOK_FELL",
+    "stalled": "E_STALLED",
+    "heldout_flat": "E_HELDOUT_FLAT",
+    "general": "E_GENERAL_FELL",
+}
+"""Monitor of an alert to the code its reason begins with."""
 GENERAL: Final = "probe/general"
 """Name of the general-ability share among what a probe measures."""
 ROUNDING: Final = 1e-9
@@ -76,7 +85,7 @@ class PlayMonitor:
         loss = memory.first_general - value
         if loss <= limit + ROUNDING:
             return []
-        reason = f"E_GENERAL_FELL: general-ability items fell from {memory.first_general:.1%} to {value:.1%}"
+        reason = f"general-ability items fell from {memory.first_general:.1%} to {value:.1%}"
         return [_alert(step, "general", (loss, limit), reason, halts=True)]
 
     def state(self) -> JsonValue:
@@ -94,7 +103,7 @@ class PlayMonitor:
         if count < limit:
             return []
         reason = (
-            f"E_NO_TASKS: no valid task in {count} steps in a row; try `warmup: format`, "
+            f"no valid task in {count} steps in a row; try `warmup: format`, "
             "`hint: span` or a larger model, and see tasks.jsonl for what was refused and why"
         )
         return [_alert(step, "no_tasks", (float(count), float(limit)), reason, halts=True)]
@@ -103,7 +112,7 @@ class PlayMonitor:
         if not answers or any(rollout.reason not in VERIFIER_FAILURES for rollout in answers):
             return []
         reason = (
-            f"E_VERIFIER_FAILED: the verifier raised, hung or gave no verdict for all {len(answers)} answers; "
+            f"the verifier raised, hung or gave no verdict for all {len(answers)} answers; "
             "try it on a golden file with `job.test_verifier`"
         )
         return [_alert(step, "verifier", (1.0, 1.0), reason, halts=True)]
@@ -123,7 +132,7 @@ class PlayMonitor:
         if now >= limit - ROUNDING:
             return []
         reason = (
-            f"E_OPEN_BOOK_FELL: the base answers {now:.1%} of what it is asked with the passage, "
+            f"the base answers {now:.1%} of what it is asked with the passage, "
             f"{fmean(memory.open_book_first):.1%} at the start: questions or reference answers get worse"
         )
         return [_alert(step, "open_book", (now, limit), reason, halts=True)]
@@ -135,7 +144,7 @@ class PlayMonitor:
         share, limit = fmean(recent), self._policy.max_zero_advantage_share
         is_stalled = len(recent) == recent.maxlen and share > limit + ROUNDING
         self._memory.flat_shares = [] if is_stalled else list(recent)  # told once per window, not in every step
-        reason = f"E_STALLED: {share:.1%} of the groups taught nothing over {len(recent)} steps: tasks are too easy or too hard"
+        reason = f"{share:.1%} of the groups taught nothing over {len(recent)} steps: tasks are too easy or too hard"
         return [_alert(step, "stalled", (share, limit), reason)] if is_stalled else []
 
     def _flat(self, step: Step) -> list[Alert]:  # 5
@@ -148,9 +157,7 @@ class PlayMonitor:
         memory.flat_measurements += 1
         if memory.flat_measurements < limit:
             return []
-        reason = (
-            f"E_HELDOUT_FLAT: {memory.flat_measurements} measurements no better than {memory.best_heldout:.1%}: stopped early"
-        )
+        reason = f"{memory.flat_measurements} measurements no better than {memory.best_heldout:.1%}: stopped early"
         return [_alert(step, "heldout_flat", (step.heldout, memory.best_heldout), reason, severity="warn", halts=True)]
 
 
@@ -173,5 +180,5 @@ def _alert(
         limit=found[1],
         severity=severity or ("critical" if halts else "warn"),
         action=action,
-        reason=reason,
+        reason=f"{CODES[rule]}: {reason}",
     )

@@ -409,3 +409,27 @@ def test_the_card_has_no_colour_codes_and_fits(tmp_path: Path) -> None:
 def test_durations_read_well(tmp_path: Path, seconds: float, text: str) -> None:
     _, found = figures(tmp_path, steps=1)
     assert f"gate {text}" in render_text(replace(found, seconds=(("gate", seconds),)))
+
+
+def _halt(step: int, reason: str) -> Alert:
+    return Alert(
+        step_id=f"step_{step}", step=step, monitor="no_tasks", value=5.0, limit=5.0, severity="critical", action="halt",
+        reason=reason,
+    )  # fmt: skip
+
+
+def test_what_ended_a_run_stands_on_the_card_and_on_the_page(tmp_path: Path) -> None:
+    _, found = figures(tmp_path)
+    halted = replace(found, is_halted=True, alerts=(_halt(3, "E_OLD: an earlier one"), _halt(8, "E_NO_TASKS: try <this>")))
+    assert "E_NO_TASKS: try <this>" in render_text(halted)
+    assert "E_OLD" not in render_text(halted)
+    assert "E_NO_TASKS: try &lt;this&gt;" in render_html(halted)
+    assert "E_NO_TASKS" not in render_text(replace(halted, is_halted=False))
+
+
+def test_the_frontier_is_drawn_and_held_out_questions_where_they_were_asked(tmp_path: Path) -> None:
+    _, found = figures(tmp_path)
+    assert [point.frontier_rate for point in found.curve] == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert "Unseen documents by step" not in render_html(found)
+    measured = replace(found, curve=(replace(found.curve[0], heldout_rate=0.25), *found.curve[1:]))
+    assert "Unseen documents by step" in render_html(measured)
