@@ -58,12 +58,7 @@ class Asked:
     vector: str = field(default="", repr=False)
     """Whole numbers from -127 to 127 in base64; empty when it was there before."""
     task: Task | None = None
-    """The whole task while it is worth replaying."""
-
-    @property
-    def is_mixed(self) -> bool:
-        """True when neither all nor none of the answers were right."""
-        return 0 < self.correct < self.answers
+    """The whole task where its answers were both right and wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +195,7 @@ class Archive:
         results = (*self._results.get(entry.chunk_id, ()), entry.correct / entry.answers)
         self._results[entry.chunk_id] = results[-RECENT_TASKS:]
         self._whole.pop(entry.digest, None)
-        if entry.is_mixed and entry.task is not None:
+        if entry.task is not None:
             self._whole[entry.digest] = entry.task
             if len(self._whole) > WHOLE_TASKS:
                 del self._whole[next(iter(self._whole))]

@@ -82,14 +82,14 @@ def _below_cap(wanted: Sequence[Chunk], spare: Sequence[Chunk], room: _Room) -> 
         is_full.append(not room.has(chunk))
         if not is_full[-1]:
             room.take(chunk)
-    others = _unused(spare, wanted, room)
+    others = _free(spare, room)
     return [next(others, chunk) if full else chunk for chunk, full in zip(wanted, is_full, strict=True)]
 
 
-def _unused(spare: Sequence[Chunk], wanted: Sequence[Chunk], room: _Room) -> Iterator[Chunk]:
-    used = {chunk.chunk_id for chunk in wanted}
+def _free(spare: Sequence[Chunk], room: _Room) -> Iterator[Chunk]:
+    """Yield spare chunks of documents that have room; what is in the step already has none."""
     for chunk in spare:
-        if chunk.chunk_id not in used and room.has(chunk):
+        if room.has(chunk):
             room.take(chunk)
             yield chunk
 
