@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 
@@ -30,10 +31,26 @@ from spice_enterprise.selfplay.answers import (
         ("\n\n  \n", ""),
         ("", ""),
         ("**P-204**", "P-204"),
+        ("Thinking. " * 2_000 + r"\boxed{Brno}", "Brno"),
+        ("Thinking.\n" * 2_000 + "Answer: Brno", "Brno"),
+        ("Brno\n" + "Thinking. " * 20_000, "Brno"),
     ],
 )
 def test_extraction(text, answer):
     assert extract_answer(text, "text") == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{f'(x)^*}", "f'(x)^*"),
+        ("Answer: $x+1$.", "$x+1$"),
+        ("`2*x**2`", "2*x**2"),
+        (r"\boxed{}", ""),
+    ],
+)
+def test_extraction_of_expressions_keeps_marks_that_mean_something(text, answer):
+    assert extract_answer(text, "expression") == answer
 
 
 @pytest.mark.parametrize(
@@ -69,6 +86,11 @@ def test_boxes_nest_and_balance():
         ("2.4 million euros", 2_400_000, "eur"),
         ("45 days", 45, "day"),
         ("10 working days", 10, "working day"),
+        ("1.5e-3", Fraction("0.0015"), ""),
+        ("1e+16", 10**16, ""),
+        ("2.5E3 m", 2500, "m"),
+        (r"6.02 \times 10^{23}", 602 * 10**21, ""),
+        ("3 x 10^-2", Fraction(3, 100), ""),
     ],
 )
 def test_numbers(text, value, unit):
@@ -76,7 +98,24 @@ def test_numbers(text, value, unit):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Brno", "45 or 30 days", "P-204", "1/0", "1.2.3", "9" * 60, "the fee is 45", "1 a b c d e", "²", "٣٣x٣", "1,2,3"]
+    "text",
+    [
+        "",
+        "Brno",
+        "45 or 30 days",
+        "P-204",
+        "1/0",
+        "1.2.3",
+        "9" * 60,
+        "the fee is 45",
+        "1 a b c d e",
+        "²",
+        "12E4",
+        "E-204",
+        "1.5e-333",
+        "٣٣x٣",
+        "1,2,3",
+    ],
 )
 def test_not_numbers(text):
     assert read_number(text) is None
@@ -127,10 +166,57 @@ def test_kinds(answer, kind):
         ("text", "3.5", "35", False),
         ("text", "", "", False),
         ("text", "x", " ", False),
+        ("number", "12,480.50", "12,480.51", False),
+        ("number", "12,480.5 euros", "12,480.51", False),
+        ("number", "2.5", "2.49", False),
+        ("number", "2.5", "2.500", True),
+        ("number", "1/3", "0.333333", True),
+        ("number", "1/3", "0.3333", False),
+        ("number", "3.14159", "3.141593", True),
+        ("number", "3.14159", "3.141596", False),
+        ("number", "1000000000000", "1000000000001", False),
+        ("number", "0.0015", "1.5e-3", True),
+        ("boolean", "yes", "True.", True),
+        ("boolean", "false", "No", True),
+        ("boolean", "no", "yes", False),
+        ("boolean", "yes", "Yes, it is", False),
+        ("list", "Brno, Graz and Linz", "linz; Graz; Brno", True),
+        ("list", "Brno, Graz, and Linz", "Brno\nGraz\nLinz", True),
+        ("list", "Brno, Graz", "Brno", False),
+        ("list", "Brno", "Brno, Graz", False),
+        ("list", "Brno, Graz", "Brno, Graz, Graz", True),
+        ("list", "12,480 and 13,000", "13000, 12480", True),
+        ("list", "1, 2, 3", r"\{3, 2, 1\}", True),
+        ("list", "1,2,3", "[3,2,1]", True),
+        ("list", "-1, 2", "1, 2", False),
+        ("list", "1,5; 2", "2; 1.5", True),
+        ("list", "45 days, 14 March 2019", "2019-03-14, 45", True),
+        ("list", '"x y", "z"', "z, x y", True),
+        ("list", ", ,", "Brno", False),
+        ("expression", "(x+1)^2", "x^2 + 2x + 1", True),
+        ("expression", "(x+1)^2", "x^2 + 2x", False),
+        ("expression", "2*x**2", r"2x^{2}", True),
+        ("expression", r"\frac{1}{2}", "0.5", True),
+        ("expression", "1/2", r"\dfrac{1}{2}", True),
+        ("expression", "sqrt(8)", r"2\sqrt{2}", True),
+        ("expression", r"\(x+1\)", "$1+x$", True),
+        ("expression", "x^10", "x^{10}", True),
+        ("expression", "3 m", "3 km", False),
+        ("expression", "f(x)", "f'(x)", False),
+        ("expression", "1/0", "2/0", False),
+        ("expression", "x +", "x+", True),
+        ("expression", "x +", "x -", False),
     ],
 )
 def test_grading_free_form(world, kind, expected, given, right):
     assert KindVerifier().grade(world.task(expected, kind), given) is right
+
+
+def test_an_alias_is_as_right_as_the_answer(world):
+    task = replace(world.task("Hartmann Service", "text"), aliases=("HS", "Hartmann"))
+    assert [KindVerifier().grade(task, given) for given in ("hs", "Hartmann", "Hartmann Service", "Service", "")] == [
+        True, True, True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -167,7 +253,7 @@ def test_what_is_only_articles_and_marks_is_compared_as_it_stands():
 )  # fmt: skip
 def test_hostile_answers_are_wrong_and_quick(world, hostile):
     begun = time.process_time()
-    for kind in ("number", "date", "text", "choice"):
+    for kind in ("number", "date", "text", "choice", "boolean", "list", "expression"):
         options = ("x", "y", "z", "w") if kind == "choice" else ()
         task = world.task("A" if options else "45 days", kind, options=options)
         assert not KindVerifier().grade(task, extract_answer(hostile, kind))

@@ -106,11 +106,16 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
 
 
 def test_problems_of_json_lines(tmp_path: Path) -> None:
-    path = lines_of(
-        tmp_path / "g.jsonl",
-        [GOOD, [1], {**GOOD, "id": "r2", "question": {"x": CANARY}}, {k: v for k, v in GOOD.items() if k != "given"} | {"id": "r4"},
-         {**GOOD, "id": "r5", "question": "\ud800"}, {**GOOD, "id": "r6", "expected": None}, {**GOOD, "id": 7, "answer": 45}],
-    )  # fmt: skip
+    rows: list[object] = [
+        GOOD,
+        [1],
+        {**GOOD, "id": "r2", "question": {"x": CANARY}},
+        {column: cell for column, cell in GOOD.items() if column != "given"} | {"id": "r4"},
+        {**GOOD, "id": "r5", "question": "\ud800"},
+        {**GOOD, "id": "r6", "expected": None},
+        {**GOOD, "id": 7, "answer": 45},
+    ]
+    path = lines_of(tmp_path / "g.jsonl", rows)
     path.write_text(path.read_text(encoding="utf-8") + "\n{not json\n" + "[" * 100_000, encoding="utf-8")
     assert problems_of(path) == [
         "row 2: not_a_record",

@@ -152,6 +152,7 @@ def test_the_very_process_that_hung_is_killed(guarded: GuardedVerifier, tmp_path
     before = int((tmp_path / "pid").read_text())
     os.kill(before, 0)
     assert guarded.grade_all(task(), ["deaf", "pid"])[0].code == "verifier_timeout"
+    assert (guarded.grades, guarded.failures) == (3, 1)
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
     assert int((tmp_path / "pid").read_text()) != before
@@ -171,7 +172,7 @@ def test_two_hanging_answers_cost_two_limits(guarded: GuardedVerifier) -> None:
     begun = time.monotonic()
     codes = [grade.code for grade in guarded.grade_all(task(), ["spin", "ok", "sleep"])]
     assert codes == ["verifier_timeout", "", "verifier_timeout"]
-    assert 2 * LIMIT_S <= time.monotonic() - begun
+    assert time.monotonic() - begun >= 2 * LIMIT_S
 
 
 def test_pairs_of_many_tasks_keep_their_order(guarded: GuardedVerifier) -> None:
@@ -243,7 +244,7 @@ def test_all_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         pid = int((tmp_path / "pid").read_text())
-        forker = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        forker = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         assert forker != parent.pid
         parent.kill()
     wait_until_gone(forker)
