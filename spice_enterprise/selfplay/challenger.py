@@ -11,7 +11,6 @@ round offers one span, because all rollouts of a group share one prompt; the nex
 """
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,9 +18,9 @@ from typing import Final
 from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.records import AnswerKind, Chunk, Completion, Prompt, Regime, TaskFormat
 from spice_enterprise.seeding import stream
-from spice_enterprise.selfplay.answers import extract_answer, kind_of
+from spice_enterprise.selfplay.answers import kind_of
 from spice_enterprise.selfplay.challenger_prompts import challenger_full, challenger_pair, challenger_span, format_choice
-from spice_enterprise.selfplay.contracts import Read, read_format, read_full
+from spice_enterprise.selfplay.contracts import Read, asked_in, pair_in, read_format, read_full
 from spice_enterprise.selfplay.options import distractors
 from spice_enterprise.selfplay.prompts import Contract, Decoding
 from spice_enterprise.selfplay.spans import Hint, find_hints, sentence_around
@@ -139,11 +138,11 @@ def read_proposal(plan: Plan, completion: Completion) -> Proposal:
     if plan.contract == "full":
         offered, kind = (plan.hint.value, plan.hint.kind) if plan.hint else ("", "text")
         return _proposal(read_full(completion.text, plan.task_format, offered=offered, offered_kind=kind))
-    question, rest = _split_question(plan.prompt.prefill + completion.text)
+    text = plan.prompt.prefill + completion.text
     if plan.hint is not None:
-        answer, kind = plan.hint.value, plan.hint.kind
+        question, answer, kind = asked_in(text), plan.hint.value, plan.hint.kind
     else:
-        answer = extract_answer(rest, "text") if re.search(r"answer\s?:", rest, re.IGNORECASE) else ""
+        question, answer = pair_in(text)
         kind = kind_of(answer)
     is_read = bool(question and answer)
     return Proposal(question=question if is_read else "", answer=answer, answer_kind=kind, code="" if is_read else "unparsable")
@@ -158,11 +157,3 @@ def _proposal(read: Read) -> Proposal:
         options=read.options,
         code=read.code,
     )
-
-
-def _split_question(text: str) -> tuple[str, str]:
-    """Return the first line up to its question mark, and what follows it."""
-    body = re.sub(r"^(?:\s*(?:question|q)\s?:)+", "", text, flags=re.IGNORECASE).lstrip()
-    line, _, below = body.partition("\n")
-    asked, mark, after = line.partition("?")
-    return " ".join((asked + mark).split()), f"{after}\n{below}"

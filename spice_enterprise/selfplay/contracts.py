@@ -59,6 +59,7 @@ FREE_FORM_FIELDS: Final[Mapping[str, str]] = {
     "potential_errors": "a list of mistakes to expect",
 }
 
+_LABEL: Final = re.compile(r"\b(question|q|answer)\s?:", re.IGNORECASE)
 _OBJECT_START: Final = re.compile(r'\{\s*"')
 _OPTION: Final = re.compile(r"(?:^|(?<=\s))\(?([A-Z])[).:](?=\s)")
 _LATEX: Final = re.compile(
@@ -77,6 +78,32 @@ class Read:
     quotes: tuple[str, ...] = field(default=(), repr=False)
     options: tuple[str, ...] = field(default=(), repr=False)
     code: str = ""
+
+
+def asked_in(text: str) -> str:
+    """Return the first question of a short contract: what follows its label, up to its question mark or the line's end."""
+    text = text[:MAX_CHARS]
+    marks = [match for match in _LABEL.finditer(text) if match.group(1).casefold() != "answer"][:MAX_STARTS]
+    return next((asked for match in marks if (asked := _question(_labelled(text, match.end())))), "")
+
+
+def pair_in(text: str) -> tuple[str, str]:
+    """Return (question, answer) of a short contract without an offered answer, in either order; empty without a label."""
+    text = text[:MAX_CHARS]
+    mark = next((match for match in _LABEL.finditer(text) if match.group(1).casefold() == "answer"), None)
+    return asked_in(text), strip_wrapping(_labelled(text, mark.end())) if mark else ""
+
+
+def _labelled(text: str, begin: int) -> str:
+    """Return the line from `begin` on, up to the next label in it."""
+    line = text[begin:].lstrip(" ").partition("\n")[0]
+    end = _LABEL.search(line)
+    return line[: end.start() if end else len(line)]
+
+
+def _question(line: str) -> str:
+    asked, mark, _ = line.partition("?")
+    return one_line(asked + mark)
 
 
 def read_full(text: str, task_format: TaskFormat, *, offered: str = "", offered_kind: AnswerKind = "text") -> Read:
@@ -102,9 +129,7 @@ def _fields(read: Read) -> dict[str, Any]:
 def _free_form(found: Mapping[str, Any]) -> Read:
     question, answer, kind = (found[name] for name in ("question", "answer", "answer_type"))
     quotes = _texts(found["relevant_quotes"])
-    if not (isinstance(question, str) and question.strip() and isinstance(kind, str) and quotes):
-        return Read(code="schema")
-    if isinstance(answer, (list, dict)):
+    if not (_is_text(question) and question.strip() and _is_text(kind) and quotes) or isinstance(answer, (list, dict)):
         return Read(code="schema")
     if not isinstance(answer, str) or (answer_kind := typed(answer, kind)) is None:
         return Read(code="type")
@@ -113,7 +138,7 @@ def _free_form(found: Mapping[str, Any]) -> Read:
 
 def _choice(found: Mapping[str, Any]) -> Read:
     asked, letter, quotes = found["multiple_choice_question"], found["multiple_choice_correct"], _texts(found["answer_quote"])
-    if not (isinstance(asked, str) and isinstance(letter, str) and quotes):
+    if not (_is_text(asked) and _is_text(letter) and quotes):
         return Read(code="schema")
     stem, options = split_options(asked)
     place = "ABCD".find(letter_of(letter) or "?")
@@ -185,13 +210,23 @@ def _refuse(name: str) -> Any:
     raise ValueError(name)
 
 
-_DECODER: Final = json.JSONDecoder(strict=False, parse_float=str, parse_int=str, parse_constant=_refuse)
+class _Number(str):
+    """A number of JSON as it was written: no rounding, no limit on its digits, and still no text."""
+
+    __slots__ = ()
+
+
+_DECODER: Final = json.JSONDecoder(strict=False, parse_float=_Number, parse_int=_Number, parse_constant=_refuse)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, _Number)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     """Return one text or a list of texts as a tuple; empty when it is anything else or nothing is in it."""
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+    listed = [value] if _is_text(value) else value
+    if not isinstance(listed, list) or not all(map(_is_text, listed)):
         return ()
     return tuple(item for item in listed if item.strip())
 

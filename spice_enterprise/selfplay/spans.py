@@ -24,7 +24,7 @@ MIN_CONTEXT_WORDS: Final = 2
 """Words a sentence must have besides the value: a lone heading or a header of a mail gives nothing to ask about."""
 MAX_CHARS: Final = 100_000
 """Most characters looked at: no chunk is near as long, and hostile text costs no more than seconds."""
-REACH: Final = 240
+REACH: Final = 120
 """Most characters of a sentence shown before and after the value."""
 
 PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z_]{0,40}(?:_[0-9A-Za-z]{1,4096})?\]")
@@ -35,6 +35,7 @@ _AMOUNT: Final = (
     r"(?<![\w.,/:-])(?:\d{1,3}(?:,\d{3}){1,5}(?:\.\d{1,6})?|\d{1,15}(?:\.\d{1,6})?)(?: (?:thousand|million|billion))?"
 )
 _UNIT: Final = r"(?:[a-z]{2,12} )?(?:[a-z]{2,14}s|bar|kg|km|mm|cm|ml|kW|kWh|MB|GB|TB|Days|Hours|Months|Years)"
+_COUNT: Final = r"one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|eighteen|twenty|thirty|forty|fifty|sixty|ninety"
 _NOT_A_NAME: Final = (
     r"(?!(?:The|This|That|These|Those|Such|Any|All|Each|Section|Sections|Article|Exhibit|Schedule|Appendix|Agreement|Company|Party"
     r"|Parties|Source|Dr|Mr|Mrs|Ms|Inc|January|February|March|April|May|June|July|August|September|October|November|December)\b)"
@@ -71,6 +72,7 @@ _FINDERS: Final[tuple[tuple["re.Pattern[str]", _Opener], ...]] = tuple(
         (rf"{_AMOUNT} ?(?:%|percent\b)", "What percentage"),
         (r"(?<=\()(?P<value>\d{1,4})\)\s(?P<unit>(?:[a-z]{2,12} )?(?:[a-z]{2,14}s|Days|Months|Years|Hours))\b", _how_many),
         (rf"{_AMOUNT} {_UNIT}\b", _how_many),
+        (rf"\b(?:{_COUNT})(?:-[a-z]{{3,5}})? (?P<unit>days|weeks|months|years|hours)\b", _how_many),
         (r"\b\d{1,2}:\d{2}(?: ?[ap]m)?\b", "At what time"),
         (r"(?<=\b[Ii]n )(?P<value>1\d{3}|20\d{2})(?![\w%:/-]|[,.]\d)", "In what year"),
         (rf"{_NAME}(?: (?:of |de )?{_NAME}){{1,3}}(?: \d{{1,6}})?|{_NAME} \d{{1,6}}\b", _named),
