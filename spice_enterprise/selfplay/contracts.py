@@ -7,8 +7,8 @@ contradicting each other), `type` (the answer is not of its declared type).
 Not here: whether a readable proposal is any good (`admission.py`), wording (`challenger_prompts.py`).
 
 The paper is silent on what surrounds the object, so any thinking and any code fence are let pass and the last whole object
-counts. Its fields are taken strictly. Text is hostile: at most `MAX_CHARS` characters are read, and an object is looked for
-at no more than `MAX_STARTS` places.
+counts. Its fields are taken strictly. Text is hostile: no more than `MAX_CHARS` characters are read (the last ones, where an
+object should stand; the first ones of a short contract), and an object is looked for at no more than `MAX_STARTS` places.
 """
 
 import json
@@ -193,7 +193,7 @@ def read_format(text: str) -> TaskFormat | None:
 
 def last_object(text: str) -> dict[str, Any] | None:
     """Return the last whole JSON object with fields in `text`, its numbers as they were written; None without one."""
-    text = _LATEX.sub(lambda match: match.group() if len(match.group()) > 1 else r"\\", text[:MAX_CHARS])
+    text = _LATEX.sub(lambda match: match.group() if len(match.group()) > 1 else r"\\", text[-MAX_CHARS:])
     found, place = None, 0
     for _ in range(MAX_STARTS):
         start = _OBJECT_START.search(text, place)

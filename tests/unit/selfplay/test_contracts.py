@@ -21,13 +21,13 @@ ASKED = f"{STEM}\nA) 110 euros\nB) 101 euros\nC) 90 euros\nD) 200 euros"
 
 
 def free_form(**changes):
-    fields = {name: "said" for name in FREE_FORM_FIELDS}
+    fields = dict.fromkeys(FREE_FORM_FIELDS, "said")
     fields |= {"question": "How many euros is the fee?", "answer": "110", "answer_type": "Integer", "relevant_quotes": ["a fee"]}
     return json.dumps({name: value for name, value in {**fields, **changes}.items() if value is not ...})
 
 
 def choice(**changes):
-    fields = {name: "said" for name in CHOICE_FIELDS}
+    fields = dict.fromkeys(CHOICE_FIELDS, "said")
     fields |= {"multiple_choice_question": ASKED, "multiple_choice_correct": "A", "answer_quote": ["a fee", "a tenth"]}
     return json.dumps({name: value for name, value in {**fields, **changes}.items() if value is not ...})
 
@@ -130,8 +130,10 @@ def test_numbers_are_taken_as_they_were_written():
 
 
 def test_what_surrounds_the_object_is_let_pass():
-    said = f'I think {{a}} of "it".\n```json\n{free_form(answer=1)}\n```\nNo: {{"x" }} Better:\n```json\n{free_form(answer=2)}\n``` Done.'
+    first, last = (f"```json\n{free_form(answer=answer)}\n```" for answer in (1, 2))
+    said = f'I think {{a}} of "it".\n{first}\nNo: {{"x" }} Better:\n{last} Done.'
     assert read_full(said, "free_form").answer == "2"
+    assert read_full("Thinking. " * 10_000 + said, "free_form").answer == "2"
     assert read_full(free_form().replace("a fee", "a\nfee"), "free_form").quotes == ("a\nfee",)
 
 

@@ -1,6 +1,8 @@
+import time
+
 import pytest
 
-from spice_enterprise.selfplay.spans import find_hints, opener, sentence_around
+from spice_enterprise.selfplay.spans import REACH, find_hints, sentence_around
 
 
 def values(text):
@@ -17,6 +19,17 @@ def values(text):
         ("Cost centre: 4471\nFire rating: B+", ["4471", "B+"]),
         ("It was built by Hartmann Service in the Brno workshop.", ["Hartmann Service", "Brno"]),
         ("The office opens at 20:00 on weekdays.", ["20:00"]),
+        ("It ends after thirty (30) days, or three (3) calendar months.", ["30", "3"]),
+        ("It ends after thirty days or twenty-four months.", ["thirty days", "twenty-four months"]),
+        ("It was founded in 1843 in a barn.", ["1843"]),
+        ('This "Agreement" is made with Bergmann Guss (the "Supplier").', ["Bergmann Guss", "Supplier"]),
+        (
+            'as of today (the "Effective Date"), and together (collectively, the "Parties Involved")',
+            ["Effective Date", "Parties Involved"],
+        ),
+        ("is owned by it (hereinafter referred to as \u201cLicensor\u201d)", ["Licensor"]),
+        ('"Net Sales" shall mean all that was invoiced.', ["Net Sales"]),
+        ("\u201cAffiliate\u201d means any company under common control.", ["Affiliate"]),
         ("nothing here at all", []),
     ],
 )
@@ -62,7 +75,67 @@ def test_the_sentence_around_a_value(world):
         ("It closes at 20:00 sharp.", "At what time"),
         ("It was done by Hartmann Service.", "What is the name of the"),
         ("It is pump P-204 there.", "What is the"),
+        ("It ends after thirty (30) days.", "How many days"),
+        ("It ends after ninety (90) Days.", "How many days"),
+        ("It ends after twelve months.", "How many months"),
+        ("It was founded in 1843 in a barn.", "In what year"),
+        ('It was sold by them (the "Seller").', "Which defined term"),
     ],
 )
 def test_openers_settle_what_is_asked_for(text, begins):
-    assert opener(find_hints(text)[0]) == begins
+    assert find_hints(text)[0].opener == begins
+
+
+def test_the_sentence_around_is_cut_at_words_where_there_is_no_end():
+    text = "word " * 1_000 + "costs 12,480 euros " + "again " * 1_000
+    (hint,) = find_hints(text)
+    sentence = sentence_around(text, hint)
+    assert len(sentence) <= 2 * REACH + len(hint.value)
+    assert set(sentence.split()) == {"word", "costs", "12,480", "euros", "again"}
+
+
+def test_a_sentence_shorter_than_the_reach_is_whole():
+    text = "The fee is 12,480 euros."
+    assert sentence_around(text, find_hints(text)[0]) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "A-",
+        "1,111",
+        "A",
+        "[A_",
+        "1",
+        "(thirty (30) days ",
+        '("A',
+        "Aa ",
+        "$1,",
+        "A: b",
+        "x ",
+        '"A b" means ',
+        "9 a ",
+        "\u201cA",
+        "A1-1",
+    ],
+)
+def test_hostile_text_takes_linear_time(piece):
+    began = time.process_time()
+    find_hints(piece * (1_000_000 // len(piece)))
+    assert time.process_time() - began < 5.0, "a second when linear, hours when not"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\n",
+        "Die Frist betr\u00e4gt 45 Tage.",
+        "\u901a\u77e5\u671f\u4e3a45\u5929",
+        "\u0627\u0644\u0625\u0634\u0639\u0627\u0631 45",
+    ],
+)
+def test_any_language_is_read_without_failing(text):
+    for hint in find_hints(text):
+        assert hint.value in sentence_around(text, hint)
