@@ -14,10 +14,12 @@ import typer
 from spice_enterprise import crossplay_page, durable, experiment_page
 from spice_enterprise.cli_frame import AsJson, Config, Debug, Name, Sets, Workspace, greet, settings_of, verb
 from spice_enterprise.cli_screen import Screen
+from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.crossplay import CrossPlayRun, Sizes
 from spice_enterprise.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from spice_enterprise.experiment import DEFAULT_SETTINGS, SETTINGS, ExperimentRun, no_parts, require_plans
 from spice_enterprise.records import encode_json
+from spice_enterprise.store import RunStore
 
 
 def experiment(
@@ -54,7 +56,9 @@ def experiment(
 
 
 def crossplay(
-    config: Config,
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="The YAML file of a finished run, or its directory.", show_default=False)
+    ],
     checkpoints: Annotated[int, typer.Option("--checkpoints", min=2, help="Versions, from 30 % of training to its end.")] = 5,
     chunks: Annotated[int, typer.Option("--chunks", min=2, help="Chunks of unseen documents.")] = 64,
     attempts: Annotated[int, typer.Option("--attempts", min=2, help="Proposals for each chunk by each version.")] = 8,
@@ -69,10 +73,16 @@ def crossplay(
     with verb("crossplay", is_json=as_json, is_debug=debug) as out:
         greet("crossplay", config)
         sizes = Sizes(checkpoints=checkpoints, chunks=chunks, attempts=attempts, answers=answers)
-        job = settings_of(config, workspace, name, sets)
+        is_run = (config / "run.json").is_file()
+        job = _begun_with(RunStore(config.absolute())) if is_run else settings_of(config, workspace, name, sets)
         with Screen() as screen:
             found = CrossPlayRun(job, sizes=sizes, parts=None, on_progress=screen).run()
         page = job.run_dir / "crossplay.html"
         durable.write_file(page, crossplay_page.render_html(found).encode())
         text = f"{crossplay_page.render_text(found)}\n\nwritten to {page}"
         out.show({**encode_json(found), "html": str(page), "json": str(page.with_suffix(".json"))}, text)
+
+
+def _begun_with(store: RunStore) -> JobConfig:
+    """Return the config of a run by its directory, wherever that lies now."""
+    return build_config({**store.settings(), "workspace": str(store.run_dir.parent)}, where="run.json")

@@ -170,18 +170,26 @@ class _Table:
         return Estimate.of(seeded_cluster_interval(rows, self.documents, level=LEVEL, draws=self.draws, seed=self.seed))
 
     def difference(self, rows: Sequence[Sequence[float]]) -> Estimate:
-        """Return a mean difference over seeds, no surer of itself than its documents allow."""
+        """Return a mean difference over seeds."""
+        return difference_of(rows, self.documents, draws=self.draws, seed=self.seed)
+
+
+def difference_of(rows: Sequence[Sequence[float]], documents: Sequence[str], *, draws: int, seed: int) -> Estimate:
+    """Return the mean of `rows` (one per seed, one difference per question), no surer of itself than its documents allow.
+
+    Raises `ValueError` as `seeded_cluster_interval`.
+    """
+    count = len(set(documents))
+    if not any(any(row) for row in rows):
+        # nothing to resample; what was never seen in D documents can still be this frequent
+        bound = rate_bound_after_zero(count)
+        return Estimate(mean=0.0, low=-bound, high=bound)
+    interval = seeded_cluster_interval(rows, documents, level=LEVEL, draws=draws, seed=seed)
+    if count < FEW_CLUSTERS:
         over_seeds = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
-        documents = self.size.documents
-        if not any(any(row) for row in rows):
-            # nothing to resample; what was never seen in D documents can still be this frequent
-            bound = rate_bound_after_zero(documents)
-            return Estimate(mean=0.0, low=-bound, high=bound)
-        interval = seeded_cluster_interval(rows, self.documents, level=LEVEL, draws=self.draws, seed=self.seed)
-        if documents < FEW_CLUSTERS:
-            p = sign_flip_p([0.0] * len(over_seeds), over_seeds, self.documents, draws=self.draws, seed=self.seed)
-            interval = widen(interval, p, 1 - LEVEL)
-        return Estimate.of(interval)
+        p = sign_flip_p([0.0] * len(over_seeds), over_seeds, documents, draws=draws, seed=seed)
+        interval = widen(interval, p, 1 - LEVEL)
+    return Estimate.of(interval)
 
 
 def _mark(item: ItemMarks, *, is_with_passage: bool, is_base: bool) -> int:

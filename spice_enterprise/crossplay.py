@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Final, TypeVar
 
 from spice_enterprise import durable, sealed
 from spice_enterprise.assembly import Assembly
-from spice_enterprise.comparison import LEVEL, Estimate
+from spice_enterprise.comparison import LEVEL, Estimate, difference_of
 from spice_enterprise.config import JobConfig, SelfplayConfig
 from spice_enterprise.errors import EXIT_USAGE, ConfigError, CorpusError, DeliveryError, IntegrityError, StoreError
 from spice_enterprise.measuring import opened
@@ -38,11 +38,11 @@ from spice_enterprise.records import (
     decode,
     digest_of,
 )
-from spice_enterprise.release.evaluation import widen
-from spice_enterprise.release.statistics import FEW_CLUSTERS, paired_cluster_interval, sign_flip_p
+from spice_enterprise.release.statistics import paired_cluster_interval
 from spice_enterprise.seeding import derive, stream
 from spice_enterprise.selfplay import base_check
 from spice_enterprise.selfplay.answers import extract_answer
+from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 from spice_enterprise.selfplay.grading import GuardedVerifier
 from spice_enterprise.selfplay.turn import TurnPlayed
 from spice_enterprise.store import RunStore
@@ -218,23 +218,14 @@ class _Shelf:
         return self._folder / f"{self._key}-{short}.json"
 
 
-@runtime_checkable
-class Proposer(Protocol):
-    """A player that can propose without playing on."""
-
-    def propose(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> Sequence[TurnPlayed]:
-        """Let each chunk be proposed for, and the proposals be admitted."""
-        ...
-
-
 # --- playing ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """The players at one table: the run's own parts, without its learner."""
+    """The players at one table."""
 
-    proposer: Proposer
+    proposer: SelfplayStage
     sampler: Sampler
     base: Sampler
     grader: GuardedVerifier
@@ -341,14 +332,15 @@ class CrossPlayRun:
         """Play, write `crossplay.json`, leave an audit record, and return what was found.
 
         Raises `ConfigError` E_RUN_CONFIG, E_NO_CHECKPOINTS, `CorpusError` E_NO_UNSEEN, `StoreError` E_NO_RUN, E_LOCKED,
-        E_STOPPED (the same call continues).
+        E_STOPPED (the same call continues), `IntegrityError` when an adapter is not the one that was saved.
         """
         self._store.settings()
-        with opened(_as_played(self._config, self._sizes), self._parts) as assembly:
+        corpus = self._corpus()
+        with opened(self._config, self._parts) as assembly:
             self._store.begin(self._config, assembly.policy_digests())
-            corpus = self._corpus()
             chunks = choose_chunks(corpus.chunks, self._sizes.chunks, seed=self._config.seed)
             versions = choose_checkpoints(self._kept(assembly), self._sizes.checkpoints)
+            assembly.trainer.start()  # a sampler that shares the learner's weights loads nothing over unsaved ones
             found = self._found(corpus, chunks, versions, self._table(assembly, chunks))
             assembly.audit.append(_event(found))
         durable.write_file(self._config.run_dir / "crossplay.json", canonical_json(found) + b"\n")
@@ -371,13 +363,10 @@ class CrossPlayRun:
         return [version for version in versions if assembly.adapter_folder(version).is_dir()]
 
     def _table(self, assembly: Assembly, chunks: tuple[Chunk, ...]) -> _Table:
-        proposer = assembly.player
-        if not isinstance(proposer, Proposer):
-            raise ConfigError("the player of this run cannot propose without playing on", hint="give it a method `propose`")
         ids = [chunk.chunk_id for chunk in chunks]
         key = digest_of([self._config.digest(), self._sizes.attempts, self._sizes.answers, ids]).removeprefix("sha256:")[:12]
         return _Table(
-            proposer=proposer,
+            proposer=_proposer(assembly, self._sizes, self._config.seed),
             sampler=assembly.sampler,
             base=assembly.base_sampler,
             grader=assembly.grader,
@@ -433,10 +422,17 @@ class CrossPlayRun:
         )
 
 
-def _as_played(config: JobConfig, sizes: Sizes) -> JobConfig:
-    """Return the run's config with one round of `attempts` proposals, and without warm-up or replay."""
-    changes = {"challenger_group": sizes.attempts, "max_rounds": 1, "refill_rounds": 0, "replay_share": 0.0}
-    return config.model_copy(update={"selfplay": config.selfplay.model_copy(update=changes), "warmup": "none"})
+def _proposer(assembly: Assembly, sizes: Sizes, seed: int) -> SelfplayStage:
+    """Return the run's self-play with one round of `attempts` proposals."""
+    changes = {"challenger_group": sizes.attempts, "max_rounds": 1, "refill_rounds": 0}
+    return SelfplayStage(
+        Speakers(player=assembly.sampler, base=assembly.base_sampler, challenger=assembly._challenger_sampler),
+        grader=assembly.grader,
+        config=assembly._sized.selfplay.model_copy(update=changes),
+        seed=seed,
+        library=assembly._train_chunks,
+        embedder=assembly._embedder,
+    )
 
 
 def _event(found: CrossPlay) -> AuditEvent:
@@ -502,8 +498,5 @@ def _change(before: Shares, after: Shares, seed: int) -> Estimate | None:
     shared = sorted(before.keys() & after.keys())
     if not shared:
         return None
-    first, second = ([column[document] for document in shared] for column in (before, after))
-    interval = paired_cluster_interval(first, second, shared, level=LEVEL, draws=DRAWS, seed=seed)
-    if len(shared) < FEW_CLUSTERS:
-        interval = widen(interval, sign_flip_p(first, second, shared, draws=DRAWS, seed=seed), 1 - LEVEL)
-    return Estimate.of(interval)
+    changes = [after[document] - before[document] for document in shared]
+    return difference_of([changes], shared, draws=DRAWS, seed=seed)
