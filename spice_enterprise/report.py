@@ -203,6 +203,8 @@ class _Tally:
     """What the journal of one step adds up to."""
 
     tasks: int
+    proposals: int
+    valid: int
     groups: int
     frontier: int
     attempts: int
@@ -211,9 +213,13 @@ class _Tally:
 
 def _tally(played: Played) -> _Tally:
     groups = [item.group.rollouts for item in played.rollouts if item.group.role == "reasoner"]
+    asked = [r for item in played.rollouts if item.group.role == "challenger" for r in item.group.rollouts]
+    proposals = [rollout for rollout in asked if rollout.reason != "format_choice"]
     right = [sum(rollout.outcome == "correct" for rollout in rollouts) for rollouts in groups]
     return _Tally(
         tasks=len(played.tasks),
+        proposals=len(proposals),
+        valid=sum(rollout.outcome == "valid" for rollout in proposals),
         groups=len(groups),
         frontier=sum(0 < hits < len(rollouts) for hits, rollouts in zip(right, groups, strict=True)),
         attempts=sum(len(rollouts) for rollouts in groups),
@@ -237,7 +243,7 @@ def _point(step: Step, tally: _Tally | None, alerts: Sequence[Alert]) -> StepPoi
         number=step.number,
         challenger_reward=step.challenger_reward_mean,
         reasoner_reward=step.reasoner_reward_mean,
-        valid_rate=1.0 - step.invalid_rate,
+        valid_rate=tally.valid / tally.proposals if tally and tally.proposals else 1.0 - step.invalid_rate,
         pass_rate=tally.correct / tally.attempts if tally and tally.attempts else None,
         kl_nats_per_token=step.kl_nats_per_token,
         entropy_nats_per_token=step.entropy_nats_per_token,

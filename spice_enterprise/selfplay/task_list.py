@@ -124,7 +124,7 @@ class _Book:
             open_book=admission.open_book if admission else None,
             closed_book=admission.closed_book if admission else None,
             reward=None if rollout.outcome == "valid" else rollout.reward,
-            similarity=admission.similarity if admission else None,
+            similarity=admission.similarity if admission and not admission.code else None,
         )
 
 

@@ -148,7 +148,9 @@ def rollout(role: str, parent_id: str, step: int, index: int, outcome: str) -> R
 def play(step: int, right: int) -> Played:
     """One chunk, four proposals, one task, four attempts of which `right` are right."""
     about = CHUNKS[step % 20]
-    proposals = [rollout("challenger", about.chunk_id, step, i, "valid" if i < 2 else "refused") for i in range(4)]
+    proposals = [
+        rollout("challenger", about.chunk_id, step, i, "valid" if i < (1 if step < 5 else 2) else "refused") for i in range(4)
+    ]
     task = Task(
         chunk_id=about.chunk_id,
         rollout_id=proposals[0].rollout_id,
@@ -287,8 +289,7 @@ def test_figures_count_what_the_store_holds(tmp_path: Path) -> None:
 
 def test_start_and_end_are_means_over_three_steps(tmp_path: Path) -> None:
     _, found = figures(tmp_path)
-    assert found.valid_rate_start == pytest.approx((0.31 + 0.32 + 0.33) / 3)
-    assert found.valid_rate_end == pytest.approx((0.36 + 0.37 + 0.38) / 3)
+    assert (found.valid_rate_start, found.valid_rate_end) == (0.25, 0.5), "of everything played, not of what was trained on"
     assert found.pass_rate_start == pytest.approx((0.25 + 0.5 + 0.75) / 3)
     assert found.pass_rate_end == pytest.approx((0.25 + 0.5 + 0.75) / 3)
 
