@@ -23,7 +23,7 @@ from spice_enterprise.training.cpu_linear import frozen_linear
 from spice_enterprise.training.drawing import draw
 from spice_enterprise.training.group_cache import Cohort, GroupCache
 from spice_enterprise.training.memory import SAMPLER_KV_BYTES
-from spice_enterprise.training.prefill import TokenIds, passes, read_beginning, read_prompts, shared_length
+from spice_enterprise.training.prefill import TokenIds, families, passes, read_beginning, read_prompts, shared_length
 from spice_enterprise.training.qlora import LearnerModel
 
 MAX_ROWS: Final = 128
@@ -134,9 +134,13 @@ class ContinuousBatch:
         return [self._waiting.popleft() for _ in range(fitting)] if is_worth_it else []
 
     def _begin(self, groups: Sequence[Group]) -> list[Group]:
-        """Read the prompts, and what they all begin with once for all; write every row's first token."""
+        """Read the prompts, and what those of a family begin with once for all; write every row's first token."""
         encoded = [group.prompt_ids for group in groups]
-        beginning = read_beginning(self._learner, encoded[0][: shared_length(encoded)]) if encoded else []
+        return [group for places in families(encoded) for group in self._begin_family([groups[place] for place in places])]
+
+    def _begin_family(self, groups: Sequence[Group]) -> list[Group]:
+        encoded = [group.prompt_ids for group in groups]
+        beginning = read_beginning(self._learner, encoded[0][: shared_length(encoded)])
         finished: list[Group] = []
         for places in passes(encoded):
             part = [groups[place] for place in places]

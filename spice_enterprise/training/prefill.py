@@ -37,14 +37,38 @@ def passes(encoded: Sequence[TokenIds]) -> Iterator[list[int]]:
         yield part
 
 
+def families(encoded: Sequence[TokenIds]) -> Iterator[list[int]]:
+    """Yield places of prompts that begin alike for at least half of their length, such as questions about one passage.
+
+    Prompts without such a relative are one family together.
+    """
+    alone: list[int] = []
+    family: list[int] = []
+    for place in sorted(range(len(encoded)), key=lambda place: (encoded[place], place)):
+        if family and 2 * _same(encoded[family[0]], encoded[place]) < len(encoded[place]):
+            yield from [family] if len(family) > 1 else []
+            alone += family if len(family) == 1 else []
+            family = []
+        family.append(place)
+    yield from [family] if len(family) > 1 else []
+    alone += family if len(family) == 1 else []
+    if alone:
+        yield sorted(alone)
+
+
+def _same(first: TokenIds, second: TokenIds) -> int:
+    """Return how many tokens two prompts begin with alike."""
+    differing = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+    return min(len(first), len(second)) if differing is None else differing
+
+
 def shared_length(encoded: Sequence[TokenIds]) -> int:
     """Return how many tokens all prompts begin with, leaving each at least one of its own; 0 when it is not worth it."""
     if len(encoded) < 2:
         return 0
-    first, last = min(encoded), max(encoded)  # in dictionary order the outermost two differ earliest
-    most = min(map(len, encoded)) - 1
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), most)
-    return shared if (shared := min(same, most)) >= MIN_SHARED_TOKENS else 0
+    # in dictionary order the outermost two differ earliest
+    shared = min(_same(min(encoded), max(encoded)), min(map(len, encoded)) - 1)
+    return shared if shared >= MIN_SHARED_TOKENS else 0
 
 
 def read_beginning(learner: LearnerModel, ids: TokenIds) -> list[LayerCache]:

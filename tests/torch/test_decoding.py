@@ -6,7 +6,7 @@ import torch
 from spice_enterprise.training import cpu_linear
 from spice_enterprise.training.drawing import BLOCK_TOKENS, draw
 from spice_enterprise.training.group_cache import Cohort, GroupCache
-from spice_enterprise.training.prefill import passes
+from spice_enterprise.training.prefill import families, passes
 
 pytestmark = pytest.mark.torch
 
@@ -108,3 +108,12 @@ def test_a_rows_product_does_not_depend_on_its_neighbours():
     weight, x = torch.randn(33, 20), torch.randn(40, 20)
     if cpu_linear._IS_FASTER:
         assert torch.equal(cpu_linear.frozen_linear(x, weight)[:3], cpu_linear.frozen_linear(x[:3], weight))
+
+
+def test_prompts_that_begin_alike_are_a_family():
+    one, two = tuple(range(100, 140)), tuple(range(200, 240))
+    encoded = [(*one, 1), (*two, 1), (9, 9, 9), (*one, 2, 3), (*two, 4), (8,), (*one[:10], 5, 6, 7)]
+    assert sorted(map(sorted, families(encoded))) == [[0, 3], [1, 4], [2, 5, 6]]
+    assert sorted(place for family in families(encoded) for place in family) == list(range(7))
+    assert list(families([])) == []
+    assert list(families([(1,), (1,)])) == [[0, 1]]
