@@ -92,12 +92,12 @@ def _points(estimate: Estimate | None) -> str:
 
 
 def _passes(found: CrossPlay) -> str:
-    series = (("later questions", _whiskers(found, "asked")), ("later answers", _whiskers(found, "answered")))
+    series = (("questions", _whiskers(found, "asked")), ("answers", _whiskers(found, "answered")))
     return _figure("Right answers", "the anchor on later questions, later versions on the anchor's", found, series)
 
 
 def _soundness(found: CrossPlay) -> str:
-    series = (("base agrees", _whiskers(found, "open_book")), ("admitted", _whiskers(found, "admitted")))
+    series = (("base", _whiskers(found, "open_book")), ("admitted", _whiskers(found, "admitted")))
     return _figure("Are the questions sound?", "the frozen base with the passage; proposals admitted", found, series)
 
 

@@ -22,7 +22,7 @@ from spice_enterprise import durable
 from spice_enterprise.comparison import AS_CONFIGURED, UNTRAINED, Comparison, compare
 from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.corpus.corpus_files import is_corpus
-from spice_enterprise.errors import ConfigError, SpiceError
+from spice_enterprise.errors import ConfigError, IntegrityError, SpiceError
 from spice_enterprise.job import SpiceAdapterJob
 from spice_enterprise.measuring import sheet_of_base
 from spice_enterprise.outcomes import BARE_BASE, Outcome, last_verdict, read_outcome, summarise_play, write_outcome
@@ -235,10 +235,18 @@ class ExperimentRun:
             SpiceAdapterJob(config=config, parts=replace(parts, examiner=examiner), on_progress=self._say).train()
             exam = store.load("exam", Exam)
             assert exam is not None  # noqa: S101 - training sets it before the first step
-        sheet = sheet_of_base(config, parts, exam, self._say)
-        write_sheet(config.run_dir, sheet)
+        sheet = self._sheet_of_base(config, parts, exam)
         baseline = baseline_path(config.run_dir, exam.digest).read_bytes()
         return _Ground(examiner=examiner, exam=exam, sheet=sheet, baseline=baseline, corpus_digest=exam.corpus_digest)
+
+    def _sheet_of_base(self, config: JobConfig, parts: Parts, exam: Exam) -> AnswerSheet:
+        """Return the base's marks; no model is loaded where they are kept already."""
+        try:
+            return read_sheet(config.run_dir, exam_digest=exam.digest, adapter_digest=BARE_BASE)
+        except IntegrityError:
+            sheet = sheet_of_base(config, parts, exam, self._say)
+            write_sheet(config.run_dir, sheet)
+            return sheet
 
     def _outcome(self, variant: Variant, ground: _Ground) -> Outcome:
         """Return the outcome of one run, made now unless it is there already."""
