@@ -261,7 +261,9 @@ class Assembly:
             self._layout  # noqa: B018 - found once, and kept
 
     def close(self) -> None:
-        """Let go of what a library holds beyond its objects: vLLM's engine, and the folder its adapters lie in."""
+        """Let go of what lives beyond its objects: vLLM's engine with the folder of its adapters, the grading process."""
+        if "grader" in self.__dict__:
+            self.grader.close()
         engine = self.__dict__.pop("_vllm", None)
         if engine is not None:
             for name in ("sampler", "base_sampler", "_selfplay", "player", "checks", "judge"):

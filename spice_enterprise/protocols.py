@@ -170,7 +170,7 @@ class Grader(Protocol):
     """Grades all answers to a task; one that cannot be graded is a value and does not end the others."""
 
     def grade_all(self, task: Task, answers: Sequence[str]) -> tuple[Grade, ...]:
-        """Return one grade per answer, in order. Must not raise."""
+        """Return one grade per answer, in order. Raises `SpiceError` only where nothing can be graded any more."""
         ...
 
 

@@ -206,7 +206,9 @@ class SelfplayStage:
 
     def _file(self, played: Played, step: int) -> None:
         """Let the archive learn what was played."""
-        self.archive = Archive((*self.archive.before(step).state(), *self.entries(played, step=step)), embedder=self._embedder)
+        archive = self.archive.before(step)
+        archive.take(self.entries(played, step=step))
+        self.archive = archive
 
 
 def _settled(played: Round, archive: Archive, rules: Rules, chunk: Chunk) -> Round:

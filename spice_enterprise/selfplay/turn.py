@@ -24,6 +24,7 @@ from spice_enterprise.selfplay.admission import refusal
 from spice_enterprise.selfplay.answers import LETTERS, extract_answer, normalise
 from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.selfplay.challenger import Plan, drawn_format, format_prompt, plan_chunk, read_format, read_proposal
+from spice_enterprise.selfplay.chunk_sampler import task_room
 from spice_enterprise.selfplay.library import Library
 from spice_enterprise.selfplay.options import arrange, distractors
 from spice_enterprise.selfplay.reasoner import ask, ask_open_book
@@ -234,7 +235,8 @@ class Turn:
         for i in kept:
             if not played.attempts[i].reason:
                 proposers.setdefault(_question(played.attempts[i]), []).append(i)
-        most = self.rules.config.max_tasks
+        rules = self.rules
+        most = task_room(self.chunk.document_id, self.archive, rules.config, step=rules.step)
         return tuple(self._draft(tasks[question], positions) for question, positions in list(proposers.items())[:most])
 
     def _draft(self, task: Task, proposers: Sequence[int]) -> Draft:
