@@ -137,7 +137,7 @@ def _targets(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _context(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield limits that the longest prompt with its completion exceeds, and a reservation beyond the model's own limit."""
-    config = config.sized(ModelShape.from_config(model).weights if model else 0)
+    config = config.sized(ModelShape.from_config(model).weights if "hidden_size" in model else 0)
     prompt, new = prompt_tokens(config), new_tokens(config)
     limit = model.get("max_position_embeddings")
     is_vllm, reserved = config.sampler.kind == "vllm", config.sampler.max_context_tokens

@@ -44,7 +44,7 @@ def test_attempts_of_one_prompt_are_a_pool_until_one_is_valid(world, version):
 
     def propose(prompt, j):
         asked.append(j)
-        good = " How long is the notice period?\nAnswer: 45 days"
+        good = '45 days"\nQuestion: How long is the notice period?'
         return good if len(asked) == 11 else "nothing"
 
     sampler = world.sampler(by_role(world, propose, lambda p, j: " 45 days" if j < 2 else " 9"))
@@ -76,7 +76,7 @@ def test_valid_ones_left_out_of_the_subsample_earn_nothing_and_are_not_attempted
         seen.append(j)
         if len(seen) <= 4:
             return "nothing"
-        return f" How long {words[j]} the notice period?\nAnswer: 45 days"
+        return f'45 days"\nQuestion: How long {words[j]} the notice period?'
 
     sampler = world.sampler(by_role(world, propose, " 45 days"))
     played = world.stage(sampler, hint="none", max_rounds=5).play([world.chunk(ONE)], version, step=1)

@@ -164,7 +164,7 @@ def test_choice_tasks_have_four_options_and_the_letter_follows(world, version):
 
 
 def test_choice_without_a_hint_refuses_answers_that_have_no_rivals(world, version):
-    script = script_of(world, (" Which town is it in?\nAnswer: Brno",) * 4, HALF)
+    script = script_of(world, ('Brno"\nQuestion: Which town is it in?',) * 4, HALF)
     player, _ = stage(world, script, formats="choice", hint="none", max_rounds=1)
     played = player.play([world.chunk("The town which is meant: Brno.")], version, step=1)
     assert {r.reason for record in played.rollouts for r in record.group.rollouts} == {"options"}
