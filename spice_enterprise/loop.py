@@ -105,13 +105,12 @@ def self_play(
             now = parts if number > recorded else careful
             played = ahead.play(number, version)
             effort = _effort(parts.player)
-            for event in _warmed(played, number, settings.run):
-                now.audit.append(event)
             measured = _measure(parts.probe, played, number, version, store)
             ahead.begin(number + 1, version)
             with _room_to_learn(parts.sampler, settings):
                 step = store.put(_with_heldout(now.trainer.update(played.groups, number=number), measured))
-            now.audit.append(_stepped(step, settings.run))
+            for event in (*_warmed(played, number, settings.run), _stepped(step, settings.run)):
+                now.audit.append(event)
             alerts = _watch(step, played, measured, now, store)
             ahead.join()
             version = _settle(step, version, alerts, now, store, settings.run)

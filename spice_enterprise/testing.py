@@ -376,9 +376,9 @@ class FakeTrainer:
         return self.current
 
     def update(self, groups: Sequence[RolloutGroup], *, number: int) -> Step:
-        """Record the rewards; refuse rollouts of another adapter."""
+        """Record the rewards; refuse rollouts of another adapter, but for examples."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        staleness = self._staleness(rollouts)
+        staleness = self._staleness([r for group in groups if group.objective == "policy" for r in group.rollouts])
         rewards = [rollout.reward for rollout in rollouts]
         loss = self._losses.get(number, 0.1)
         proposals = [r for r in rollouts if r.role == "challenger"]
@@ -400,6 +400,7 @@ class FakeTrainer:
             invalid_rate=_mean([float(r.outcome != "valid") for r in proposals]),
             trained_tokens=sum(len(r.token_ids) for r in rollouts),
             staleness=staleness,
+            objective=groups[0].objective if groups else "policy",
         )
 
     def _staleness(self, rollouts: Sequence[Rollout]) -> int:

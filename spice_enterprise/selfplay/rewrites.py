@@ -89,9 +89,11 @@ def require_train(chunk: Chunk) -> None:
         raise ValueError(f"chunk {chunk.chunk_id} is not a train chunk")
 
 
-def answer_text(task: Task, contract: str) -> str:
-    r"""Return the right answer as the Reasoner should write it: bare, or in `\boxed{}` under the full contract."""
-    return rf"\boxed{{{task.answer}}}" if contract == "full" else f" {task.answer}"
+def answer_text(answer: str, prompt: Prompt) -> str:
+    r"""Return the right answer as the Reasoner should write it after its prompt: quoted, bare, or in `\boxed{}`."""
+    if not prompt.prefill:
+        return rf"\boxed{{{answer}}}"
+    return f'{answer}"' if prompt.prefill.endswith('"') else f" {answer}"
 
 
 def sentences(text: str) -> list[str]:
@@ -111,8 +113,8 @@ def _recalled(chunk: Chunk, text: ScrubbedText, config: SelfplayConfig) -> Itera
         )
         for kind, question in asked:
             if question and hint.value.casefold() not in question.casefold():
-                task = task_of(chunk, question, hint)
-                yield Rewrite(kind=kind, prompt=ask(task, config), text=answer_text(task, config.contract))
+                prompt = ask(task_of(chunk, question, hint), config)
+                yield Rewrite(kind=kind, prompt=prompt, text=answer_text(hint.value, prompt))
 
 
 def task_of(chunk: Chunk, question: str, hint: Hint, *, regime: Regime = "closed_book") -> Task:

@@ -141,7 +141,7 @@ class FormatWarmup:
         group = self._config.challenger_group
         whole = [i for i in draft.proposers if played.attempts[i].completion.stop_reason == "stop"]
         parent_id = ids[chunk_id, played.place(draft.proposers[0], group=group)]
-        text = answer_text(draft.task, self._config.contract)
+        text = answer_text(draft.task.answer, draft.prompt)
         answered = written(self._encode, draft.prompt, text, role="reasoner", parent_id=parent_id, source=OWN)
         if not whole or self._config.challenger == "frozen":
             return [answered]
@@ -192,9 +192,9 @@ class FormatWarmup:
         task = self._task(plan, hint, question, pool) if is_fit else None
         if task is None:
             return []
-        chunk_id, encode = plan.chunk.chunk_id, self._encode
-        text = answer_text(task, self._config.contract)
-        answered = written(encode, self._asked(task, plan.chunk), text, role="reasoner", parent_id=chunk_id, source=MADE)
+        chunk_id, encode, prompt = plan.chunk.chunk_id, self._encode, self._asked(task, plan.chunk)
+        text = answer_text(task.answer, prompt)
+        answered = written(encode, prompt, text, role="reasoner", parent_id=chunk_id, source=MADE)
         if proposal is None:
             return [answered]
         return [written(encode, plan.prompt, proposal, role="challenger", parent_id=chunk_id, source=MADE), answered]
