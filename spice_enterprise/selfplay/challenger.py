@@ -29,6 +29,8 @@ __all__ = ["Plan", "Proposal", "drawn_format", "format_prompt", "plan_chunk", "r
 
 FREE_FORM_SHARE: Final = 0.5
 """Share of chunks played in free form where both formats are on."""
+HARD_OPENERS: Final = ("Which defined term", "What is the name of the", "What is the")
+"""Openers of the values that are offered last."""
 FORMAT_TOKENS: Final = 192
 """Most new tokens of the choice of a format."""
 
@@ -109,7 +111,7 @@ def plan_chunk(  # noqa: PLR0913 - a draw is named by seed, step and round; form
 
 
 def _offered(chunk: Chunk, config: SelfplayConfig, draws: random.Random) -> list[Hint]:
-    """Return the values in the order of the rounds: measures, dates and times before names and bare numbers.
+    """Return the values in the order of the rounds: measures and dates, then defined terms, names, and bare numbers last.
 
     A question about a measure names what is measured; a question about a name needs to know what the name stands for,
     which small models mostly invent.
@@ -118,8 +120,13 @@ def _offered(chunk: Chunk, config: SelfplayConfig, draws: random.Random) -> list
         return []
     hints = list(find_hints(chunk.text))
     draws.shuffle(hints)
-    hints.sort(key=lambda hint: hint.opener.startswith("What is the"))  # stable: shuffled within each
+    hints.sort(key=_rank)  # stable: shuffled within each
     return hints
+
+
+def _rank(hint: Hint) -> int:
+    """Return how hard it is to ask about such a value, by its opener."""
+    return next((rank for rank, opener in enumerate(HARD_OPENERS, 1) if hint.opener == opener), 0)
 
 
 def _worded(chunk: Chunk, hint: Hint | None, config: SelfplayConfig, task_format: TaskFormat, regime: Regime) -> Prompt:

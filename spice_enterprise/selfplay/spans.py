@@ -40,6 +40,9 @@ _NOT_A_NAME: Final = (
     r"(?!(?:The|This|That|These|Those|Such|Any|All|Each|Section|Sections|Article|Exhibit|Schedule|Appendix|Agreement|Company|Party"
     r"|Parties|Source|Dr|Mr|Mrs|Ms|Inc|January|February|March|April|May|June|July|August|September|October|November|December)\b)"
 )
+_NOT_A_TERM: Final = r"(?<!\b[Tt]he )(?<!\b[Aa]ny )(?<!\b[Aa] )(?<!\beach )(?<!\bsuch )(?<!\bits )(?<!\ball )(?<!\bother )"
+"""A single capitalised word after these is a defined term in use ("the Territory"), of which nothing is said."""
+_BEFORE_YEAR: Final = r"[Ii]n|[Ss]ince|[Ff]rom|until|by|[Aa]fter|[Bb]efore|around|to|and|of|early|late"
 _NAME: Final = rf"\b{_NOT_A_NAME}[A-Z][\w&-]{{0,30}}[a-z0-9]\b"
 _TERM: Final = r"[\"\u201c](?P<value>[A-Z][\w&/' -]{1,48}\w)[\"\u201d]"
 _CALLED: Final = r"(?:(?:the|an?|each,? an?|together,? the|collectively,? the|hereinafter(?: \w{1,12}){0,4}),? )?"
@@ -74,9 +77,9 @@ _FINDERS: Final[tuple[tuple["re.Pattern[str]", _Opener], ...]] = tuple(
         (rf"{_AMOUNT} {_UNIT}\b", _how_many),
         (rf"\b(?:{_COUNT})(?:-[a-z]{{3,5}})? (?P<unit>days|weeks|months|years|hours)\b", _how_many),
         (r"\b\d{1,2}:\d{2}(?: ?[ap]m)?\b", "At what time"),
-        (r"(?<=\b[Ii]n )(?P<value>1\d{3}|20\d{2})(?![\w%:/-]|[,.]\d)", "In what year"),
+        (rf"\b(?:{_BEFORE_YEAR})\s(?P<value>1\d{{3}}|20\d{{2}})(?![\w%:/-]|[,.]\d)", "In what year"),
         (rf"{_NAME}(?: (?:of |de )?{_NAME}){{1,3}}(?: \d{{1,6}})?|{_NAME} \d{{1,6}}\b", _named),
-        (rf"(?<=[a-z,;] ){_NAME}", _named),
+        (rf"(?<=[a-z,;] ){_NOT_A_TERM}{_NAME}", _named),
         (rf"{_AMOUNT}(?<=\d\d)(?![\w%:/-]|[,.]\d)", "What is the"),
     )
 )  # fmt: skip
