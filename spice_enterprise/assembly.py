@@ -38,6 +38,7 @@ from spice_enterprise.protocols import (
     Monitor,
     Parts,
     Player,
+    Probe,
     Registry,
     Sampler,
     Source,
@@ -45,7 +46,7 @@ from spice_enterprise.protocols import (
     Verifier,
     Window,
 )
-from spice_enterprise.records import AdapterVersion, Chunk, GateReport, Promotion, Step, sha256_hex
+from spice_enterprise.records import AdapterVersion, Chunk, Exam, GateReport, Promotion, Step, sha256_hex
 from spice_enterprise.store import RunStore
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Assembly:
         )
 
     @cached_property
-    def _sized(self) -> JobConfig:
+    def sized(self) -> JobConfig:
         """The config with contract and token limits settled for the base model."""
         from spice_enterprise.training.memory import ModelShape
 
@@ -373,7 +374,7 @@ class Assembly:
             return self._given.trainer
         from spice_enterprise.training.trainer import Lineage, QloraTrainer, Sampling
 
-        selfplay = self._sized.selfplay
+        selfplay = self.sized.selfplay
         return QloraTrainer(
             self._learner,
             run_dir=self._store.run_dir,
@@ -433,7 +434,7 @@ class Assembly:
         """Let the first steps learn examples."""
         from spice_enterprise.selfplay.warmup import FactsWarmup, FormatWarmup, WarmedPlayer
 
-        encode, config, seed = self._tokenizer.encode_example, self._sized.selfplay, self.config.seed
+        encode, config, seed = self._tokenizer.encode_example, self.sized.selfplay, self.config.seed
         examples, library = self.config.warmup_training.examples_per_step, self._train_chunks
         if self.config.warmup == "facts":
             warmup: Player = FactsWarmup(encode=encode, config=config, examples=examples, seed=seed)
@@ -445,7 +446,7 @@ class Assembly:
     def _selfplay(self) -> "SelfplayStage":
         from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 
-        play = self._sized.selfplay
+        play = self.sized.selfplay
         needs_base = play.admission == "checked" or play.challenger == "frozen"
         speakers = Speakers(
             player=self.sampler,
@@ -496,13 +497,37 @@ class Assembly:
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:
-        """Hard rules and a look for leaks."""
+        """Hard rules, rules over what is played, and a look for leaks."""
         if self._given.monitors is not None:
             return self._given.monitors
         from spice_enterprise.guardrails.drift import HardRuleMonitor
         from spice_enterprise.guardrails.leaks import LeakMonitor
+        from spice_enterprise.guardrails.play_rules import PlayMonitor
 
-        return (HardRuleMonitor(self.guardrails_policy), LeakMonitor(self._patterns))
+        policy, play = self.guardrails_policy, self.config.selfplay
+        hard = HardRuleMonitor(policy, least_reward=min(play.invalid_reward, -play.duplicate_penalty))
+        return (hard, PlayMonitor(policy), LeakMonitor(self._patterns))
+
+    @cached_property
+    def probe(self) -> Probe | None:
+        """Measures the standing version from time to time; None where nothing is to be measured."""
+        steps, play = self.warmup_steps + self.config.selfplay.steps, self.config.selfplay
+        corpus, exam = self._store.load("corpus", Corpus), self._store.load("exam", Exam)
+        if self._given.probe is not None or corpus is None or exam is None or not 0 < play.measure_every <= steps:
+            return self._given.probe
+        from spice_enterprise.probes import StandingProbe, development_exam, read_general_items
+
+        return StandingProbe(
+            sampler=self.sampler,
+            base_sampler=self.base_sampler,
+            verifier=self.verifier,
+            play=self.sized.selfplay,
+            last_step=steps,
+            seed=self.config.seed,
+            dev=development_exam(corpus, exam, seed=self.config.seed),
+            chunks={chunk.chunk_id: chunk for chunk in corpus.train},
+            general=read_general_items(Path(play.general_items)) if play.general_items else (),
+        )
 
     @cached_property
     def _patterns(self) -> Detector:

@@ -77,6 +77,11 @@ VERDICT_EXIT: Final[dict[Verdict | None, int]] = {
 }
 
 
+def _exit_of(result: JobResult) -> int:
+    """Return the exit status of a finished job: one that was halted before anything could be judged has failed."""
+    return EXIT_FAIL if result.verdict is None and result.figures.is_halted else VERDICT_EXIT[result.verdict]
+
+
 class Verbs(TyperGroup):
     """Finds verbs of two words beside verbs that take an argument: `ingest review DIR` and `ingest SOURCE`."""
 
@@ -136,7 +141,7 @@ def run(
         settings = settings_of(config, workspace, name, sets)
         with Screen() as screen:
             result = SpiceAdapterJob(config=settings, on_progress=screen).run()
-        _show_result(out, result, VERDICT_EXIT[result.verdict])
+        _show_result(out, result, _exit_of(result))
 
 
 @app.command(rich_help_panel="The road")

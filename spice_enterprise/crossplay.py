@@ -204,7 +204,7 @@ class CrossPlayRun:
             sampler=assembly.sampler,
             base=assembly.base_sampler,
             grader=assembly.grader,
-            config=assembly._sized.selfplay,
+            config=assembly.sized.selfplay,
             seed=self._config.seed,
             answers=self._sizes.answers,
             chunks=chunks,
@@ -262,7 +262,7 @@ def _proposer(assembly: Assembly, sizes: Sizes, seed: int) -> SelfplayStage:
     return SelfplayStage(
         Speakers(player=assembly.sampler, base=assembly.base_sampler, challenger=assembly._challenger_sampler),
         grader=assembly.grader,
-        config=assembly._sized.selfplay.model_copy(update=changes),
+        config=assembly.sized.selfplay.model_copy(update=changes),
         seed=seed,
         library=assembly._train_chunks,
         embedder=assembly._embedder,

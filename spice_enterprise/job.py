@@ -287,6 +287,7 @@ class SpiceAdapterJob:
                 monitors=self._parts.monitors,
                 audit=self._parts.audit,
                 window=self._parts.window,
+                probe=self._parts.probe,
             )
             settings = LoopSettings(
                 run=self.config.name,
@@ -296,6 +297,7 @@ class SpiceAdapterJob:
                 max_restores=self._parts.guardrails_policy.max_restores,
                 identity=self._identity(corpus),
                 max_staleness=self.config.training.max_staleness,
+                selfplay=self._parts.sized.selfplay,
             )
             return self_play(corpus.train, parts, self._store, settings, self._on_progress)
 
@@ -464,7 +466,7 @@ class SpiceAdapterJob:
             f"{name}.{key}": str(value)
             for name, keys in sections.items()
             for key, value in keys.items()
-            if key not in ("acl_label", "ner_model", "token_classifier", "gliner")
+            if key not in PATHS
         }
         return {**shown, "seed": str(self.config.seed), "config_digest": self.config.digest()}
 
@@ -484,6 +486,9 @@ class SpiceAdapterJob:
         self._store.save("facts", facts)
         return facts
 
+
+PATHS = frozenset({"acl_label", "ner_model", "token_classifier", "gliner", "general_items", "challenger_model", "embedder"})
+"""Settings that may hold a path or a name and are not shown."""
 
 _STAGE_OF = {"corpus": "corpus", "exam": "release", "self-play": "training", "gate": "release", "registry": "release"}
 
