@@ -151,3 +151,14 @@ def test_who_played_last_says_what_it_cost(world, version):
     player.play(chunks, version, step=2)
     assert player.effort is None
     assert player.entries(warmup.play(chunks, version, step=1), step=2) == ()
+
+
+def test_every_chunk_of_a_step_has_its_share(world, version):
+    played = facts(world, 3).play(chunks_of(world), version, step=1)
+    assert sorted(group.parent_id for group in played.groups) == sorted(chunk.chunk_id for chunk in chunks_of(world))
+
+
+def test_what_admission_would_refuse_is_not_taught(world, version):
+    chunk = world.chunk("The fee of section 4 is 45 euros per month.")
+    played = formats(world, lambda prompt, j: "", chunks=(chunk,)).play([chunk], version, step=1)
+    assert played.groups == (), "a question that points at a section is no example"
