@@ -16,6 +16,7 @@ from spice_enterprise import durable, offline
 from spice_enterprise.config import (
     EMBEDDED_MODEL,
     JobConfig,
+    SelfplayConfig,
     TrainingConfig,
     cache_dir,
     source_secret,
@@ -444,9 +445,12 @@ class Assembly:
 
     @cached_property
     def _selfplay(self) -> "SelfplayStage":
+        return self.stage(self.sized.selfplay)
+
+    def stage(self, play: SelfplayConfig) -> "SelfplayStage":
+        """Return self-play on the job's samplers, grader and train chunks, with these settings."""
         from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 
-        play = self.sized.selfplay
         needs_base = play.admission == "checked" or play.challenger == "frozen"
         speakers = Speakers(
             player=self.sampler,

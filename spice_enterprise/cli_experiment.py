@@ -14,10 +14,10 @@ import typer
 from spice_enterprise import crossplay_page, durable, experiment_page
 from spice_enterprise.cli_frame import AsJson, Config, Debug, Name, Sets, Workspace, greet, settings_of, verb
 from spice_enterprise.cli_screen import Screen
-from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.crossplay import CrossPlayRun, Sizes
 from spice_enterprise.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from spice_enterprise.experiment import DEFAULT_SETTINGS, SETTINGS, ExperimentRun, no_parts, require_plans
+from spice_enterprise.job import begun_with
 from spice_enterprise.records import encode_json
 from spice_enterprise.store import RunStore
 
@@ -74,15 +74,10 @@ def crossplay(
         greet("crossplay", config)
         sizes = Sizes(checkpoints=checkpoints, chunks=chunks, attempts=attempts, answers=answers)
         is_run = (config / "run.json").is_file()
-        job = _begun_with(RunStore(config.absolute())) if is_run else settings_of(config, workspace, name, sets)
+        job = begun_with(RunStore(config.absolute())) if is_run else settings_of(config, workspace, name, sets)
         with Screen() as screen:
             found = CrossPlayRun(job, sizes=sizes, parts=None, on_progress=screen).run()
         page = job.run_dir / "crossplay.html"
         durable.write_file(page, crossplay_page.render_html(found).encode())
         text = f"{crossplay_page.render_text(found)}\n\nwritten to {page}"
         out.show({**encode_json(found), "html": str(page), "json": str(page.with_suffix(".json"))}, text)
-
-
-def _begun_with(store: RunStore) -> JobConfig:
-    """Return the config of a run by its directory, wherever that lies now."""
-    return build_config({**store.settings(), "workspace": str(store.run_dir.parent)}, where="run.json")

@@ -36,7 +36,7 @@ from spice_enterprise.records import (
 )
 from spice_enterprise.release.statistics import paired_cluster_interval
 from spice_enterprise.seeding import stream
-from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
+from spice_enterprise.selfplay.episode import SelfplayStage
 from spice_enterprise.store import RunStore
 
 ANCHOR_SHARE: Final = 0.3
@@ -200,7 +200,7 @@ class CrossPlayRun:
         ids = [chunk.chunk_id for chunk in chunks]
         key = digest_of([self._config.digest(), self._sizes.attempts, self._sizes.answers, ids]).removeprefix("sha256:")[:12]
         return Table(
-            proposer=_proposer(assembly, self._sizes, self._config.seed),
+            proposer=_proposer(assembly, self._sizes),
             sampler=assembly.sampler,
             base=assembly.base_sampler,
             grader=assembly.grader,
@@ -256,17 +256,10 @@ class CrossPlayRun:
         )
 
 
-def _proposer(assembly: Assembly, sizes: Sizes, seed: int) -> SelfplayStage:
+def _proposer(assembly: Assembly, sizes: Sizes) -> SelfplayStage:
     """Return the run's self-play with one round of `attempts` proposals."""
     changes = {"challenger_group": sizes.attempts, "max_rounds": 1, "refill_rounds": 0}
-    return SelfplayStage(
-        Speakers(player=assembly.sampler, base=assembly.base_sampler, challenger=assembly._challenger_sampler),
-        grader=assembly.grader,
-        config=assembly.sized.selfplay.model_copy(update=changes),
-        seed=seed,
-        library=assembly._train_chunks,
-        embedder=assembly._embedder,
-    )
+    return assembly.stage(assembly.sized.selfplay.model_copy(update=changes))
 
 
 def _event(found: CrossPlay) -> AuditEvent:

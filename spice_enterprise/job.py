@@ -101,7 +101,7 @@ class SpiceAdapterJob:
     def open(cls, workspace: str | Path, record_id: str, *, on_progress: OnProgress | None = None) -> Self:
         """Return the job that made an adapter, gate report or promotion. Raises `StoreError` E_UNKNOWN_ID."""
         store = find_run(Path(workspace), record_id)
-        return cls(config=_begun_with(store), on_progress=on_progress)
+        return cls(config=begun_with(store), on_progress=on_progress)
 
     def with_(self, **parts: Any) -> "SpiceAdapterJob":
         """Return the same job with some parts of the user's own, e.g. `with_(verifier=Mine())`."""
@@ -228,7 +228,7 @@ class SpiceAdapterJob:
         store = find_run(self.config.workspace_dir, adapter_id)
         if store.run_dir == self._store.run_dir:
             return self
-        return SpiceAdapterJob(config=_begun_with(store), parts=self._given, on_progress=self._on_progress)
+        return SpiceAdapterJob(config=begun_with(store), parts=self._given, on_progress=self._on_progress)
 
     # --- the road ---------------------------------------------------------------------------------------------------
 
@@ -493,7 +493,7 @@ PATHS = frozenset({"acl_label", "ner_model", "token_classifier", "gliner", "gene
 _STAGE_OF = {"corpus": "corpus", "exam": "release", "self-play": "training", "gate": "release", "registry": "release"}
 
 
-def _begun_with(store: RunStore) -> JobConfig:
+def begun_with(store: RunStore) -> JobConfig:
     """Return the config that a run was begun with; its workspace is where the run lies now."""
     return build_config({**store.settings(), "workspace": str(store.run_dir.parent)}, where="run.json")
 
