@@ -569,11 +569,17 @@ class Assembly:
             seed=self.config.seed,
             training_texts=self._rollout_texts,
         )
-        return (gain, CanaryCheck(detector=self._patterns, bars=bars, rollout_texts=self._rollout_texts))
+        return (gain, CanaryCheck(detector=self._patterns, bars=bars, rollout_texts=self._written_texts))
 
     def _rollout_texts(self) -> Iterator[str]:
+        """Yield everything that training saw as a target, examples included."""
         for played in self._store.played():
             yield from (rollout.text for item in played.rollouts for rollout in item.group.rollouts)
+
+    def _written_texts(self) -> Iterator[str]:
+        """Yield what the model wrote: examples of the warm-up are texts of documents."""
+        groups = (item.group for played in self._store.played() for item in played.rollouts)
+        yield from (rollout.text for group in groups if group.objective == "policy" for rollout in group.rollouts)
 
     @cached_property
     def judge(self) -> Judge:
