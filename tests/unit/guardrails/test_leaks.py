@@ -1,6 +1,7 @@
 """The per-step look counts what must not be written and never quotes it."""
 
 import re
+from dataclasses import replace
 
 from spice_enterprise.guardrails.leaks import LeakMonitor
 from spice_enterprise.records import Rollout, RolloutGroup, Span, Step
@@ -61,6 +62,11 @@ def test_a_canary_is_critical() -> None:
     (alert,) = LeakMonitor(Digits()).check(STEP, [_group(f"is {CANARY}!", CANARY), _group("CANARY-short")])
     assert (alert.monitor, alert.severity, alert.action, alert.value) == ("canary", "critical", "restore", 1.0)
     assert (alert.step, alert.step_id) == (3, STEP.step_id)
+
+
+def test_examples_of_a_warm_up_are_not_what_the_model_wrote() -> None:
+    taught = replace(_group(f"is {CANARY}!", "call 5551234567"), objective="supervised")
+    assert LeakMonitor(Digits()).check(STEP, [taught]) == []
 
 
 def test_personal_data_is_a_warning_counted_by_value() -> None:

@@ -17,6 +17,7 @@ class Made:
 @dataclass
 class Group:
     rollouts: list[Made]
+    objective: str = "policy"
 
 
 @dataclass
@@ -53,3 +54,8 @@ def test_older_and_mixed_rollouts_are_refused(groups, parent):
     with pytest.raises(StaleRolloutError, match="another adapter than adapter_now") as caught:
         check(*groups, parent=parent)
     assert caught.value.record_id == "rollout_1"
+
+
+def test_examples_are_taken_whoever_wrote_them():
+    groups = [Group([Made(""), Made("older")], objective="supervised")]
+    assert staleness_of(groups, Version(), parent_digest=None) == 0
