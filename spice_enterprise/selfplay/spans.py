@@ -46,7 +46,6 @@ _BEFORE_YEAR: Final = r"[Ii]n|[Ss]ince|[Ff]rom|until|by|[Aa]fter|[Bb]efore|aroun
 _NAME: Final = rf"\b{_NOT_A_NAME}[A-Z][\w&-]{{0,30}}[a-z0-9]\b"
 _TERM: Final = r"[\"\u201c](?P<value>[A-Z][\w&/' -]{1,48}\w)[\"\u201d]"
 _CALLED: Final = r"(?:(?:the|an?|each,? an?|together,? the|collectively,? the|hereinafter(?: \w{1,12}){0,4}),? )?"
-_TERM_OPENER: Final = "Which defined term"
 _SENTENCE_END: Final = re.compile(r"[.!?;](?=\s+[A-Z0-9\"'(\[\u201c])|\n")
 
 _Opener = str | Callable[["re.Match[str]"], str]
@@ -66,8 +65,8 @@ _FINDERS: Final[tuple[tuple["re.Pattern[str]", _Opener], ...]] = tuple(
     for pattern, begins in (
         (rf"\b\d{{1,2}} {_MONTH} \d{{4}}\b|\b{_MONTH} \d{{1,2}}, \d{{4}}\b", "When"),
         (r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}\.\d{1,2}\.\d{4}\b", "When"),
-        (rf"{_TERM}\s(?:shall mean|means|has the meaning|is defined as)\b", _TERM_OPENER),
-        (rf"\({_CALLED}{_TERM}\)", _TERM_OPENER),
+        (rf"{_TERM}\s(?:shall mean|means|has the meaning|is defined as)\b", "Which defined term"),
+        (rf"\({_CALLED}{_TERM}\)", "Which defined term"),
         (r"(?:^|[.;] )[A-Z][\w /()-]{1,30}: (?P<value>[^\s:;.][^:;.\n]{0,50}?)(?=[.;]?(?:\s|$))", "What is the"),
         (r"\b[A-Z]{1,6}[-/]?\d[\dA-Za-z]{0,20}(?:[-/]\w{1,20}){0,6}\b|\b[A-Z]{2,6} \d{1,12}\b", "What is the"),
         (r"[€$£]\s?\d[\d,]{0,20}(?:\.\d{1,6})?(?: (?:thousand|million|billion))?\b", "How much"),
