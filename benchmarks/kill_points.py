@@ -148,6 +148,10 @@ class SmallPlayer:
         self._tools, self._sampler, self._notes = tools, sampler, notes
         self._tasks: tuple[str, ...] = ()
 
+    def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
+        """Remember a task by its id and step."""
+        return tuple(f"{task.task_id} {step}" for task in played.tasks)
+
     def remember(self, tasks: Sequence[str]) -> None:
         """Keep the tasks of before."""
         self._tasks = tuple(tasks)

@@ -27,7 +27,7 @@ from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.protocols import Effort, Embedder, Grader, Played, Sampler
-from spice_enterprise.records import AdapterVersion, Chunk, Task
+from spice_enterprise.records import AdapterVersion, Chunk
 from spice_enterprise.selfplay.archive import Archive, entries_of
 from spice_enterprise.selfplay.chunk_sampler import choose, replays
 from spice_enterprise.selfplay.effort import Meter, MeteredGrader
@@ -87,7 +87,7 @@ class SelfplayStage:
             grader: grades answers.
             config: the section, sized for the base model.
             seed: of the run.
-            library: all train chunks; empty means that only the chunks given to `play` are known.
+            library: all train chunks; without them the chunks given to `play` are played as they are, and nothing comes back.
             embedder: finds near-copies and neighbours; None for hashed n-grams.
         """
         self._speakers = speakers
@@ -112,10 +112,9 @@ class SelfplayStage:
         Depends only on the arguments, the seed and the archive's tasks of earlier steps. Raises `DeliveryError` when a
         completion was made by another adapter than `version`, `SamplerError` E_STOPPED after `stop`.
         """
-        again = replays(self.archive.before(step), self._config, seed=self._seed, step=step)
-        chosen = self._chosen(chunks, step)[: max(0, len(chunks) - len(again))]
-        rules = self._rules(chosen, step)
-        drafts = [draft for task in again if (draft := self._draft(task, rules)) is not None]
+        rules = self._rules(step)
+        drafts = self._replayed(rules)
+        chosen = self._chosen(chunks, step)[: max(0, len(chunks) - len(drafts))]
         turns = self._turns(chosen, rules)
         played, replayed, meter = self._together(turns, drafts, rules, version)
         archive = self.archive.before(step)
@@ -128,13 +127,13 @@ class SelfplayStage:
 
     def propose(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> list[TurnPlayed]:
         """Let each chunk be proposed for and its proposals be admitted; nobody answers, and nothing is remembered."""
-        rules = replace(self._rules(chunks, step), is_answered=False)
+        rules = replace(self._rules(step), is_answered=False)
         played, _, self._meter = self._together(self._turns(chunks, rules), (), rules, version)
         return played
 
     def recorded(self, turns: Sequence[TurnPlayed], version: AdapterVersion, *, step: int) -> Played:
         """Return what was proposed as records, none of them trained on."""
-        scribe = Scribe(version=version, rules=self._rules((), step), is_challenger_trained=False)
+        scribe = Scribe(version=version, rules=self._rules(step), is_challenger_trained=False)
         return joined(map(scribe.turn, turns))
 
     def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
@@ -151,10 +150,16 @@ class SelfplayStage:
 
     def _chosen(self, chunks: Sequence[Chunk], step: int) -> list[Chunk]:
         if not self._library.chunks:
-            self._library = Library(chunks, self._embedder)
+            return list(chunks)
         return choose(chunks, self._library.chunks, self.archive.before(step), self._config, seed=self._seed, step=step)
 
-    def _rules(self, chunks: Sequence[Chunk], step: int) -> Rules:
+    def _replayed(self, rules: Rules) -> list[Draft]:
+        """Return the tasks of earlier steps that this step attempts again: those whose chunk is in the library."""
+        tasks = replays(self.archive.before(rules.step), self._config, seed=self._seed, step=rules.step)
+        found = ((task, self._library.find(task.chunk_id)) for task in tasks)
+        return [Draft(task=task, proposers=(), prompt=reasoner_prompt_of(task, chunk, rules)) for task, chunk in found if chunk]
+
+    def _rules(self, step: int) -> Rules:
         config = self._config
         return Rules(
             config=config,
@@ -163,7 +168,7 @@ class SelfplayStage:
             grader=self._grader,
             reward=reward_rule(config.reward),
             invalid_reward=self.archive.before(step).invalid_reward(step, config.invalid_reward),
-            library=self._library if self._library.chunks else Library(chunks, self._embedder),
+            library=self._library,
             challenger="challenger" if config.challenger == "frozen" else "player",
         )
 
@@ -184,11 +189,6 @@ class SelfplayStage:
             seen[chunk.chunk_id] += 1
             turns.append(turn)
         return turns
-
-    def _draft(self, task: Task, rules: Rules) -> Draft | None:
-        """Return a task to be replayed; None when its chunk is not in the library any more."""
-        chunk = rules.library.find(task.chunk_id)
-        return Draft(task=task, proposers=(), prompt=reasoner_prompt_of(task, chunk, rules)) if chunk else None
 
     def _together(
         self, turns: Sequence[Turn], drafts: Sequence[Draft], rules: Rules, version: AdapterVersion

@@ -37,7 +37,7 @@ class Library:
 
     def near(self, question: str, source: Chunk, *, n: int) -> tuple[Chunk, ...]:
         """Return the `n` chunks of other documents that are nearest to `question`; fewer where there are fewer."""
-        if n == 0:
+        if n == 0 or not self.chunks:
             return ()
         scores = self._vectors @ np.asarray(self._embedder.embed([question])[0])
         order = sorted(range(len(self.chunks)), key=lambda i: (-round(float(scores[i]), 9), self.chunks[i].chunk_id))

@@ -12,9 +12,10 @@ from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, self_play
 from spice_enterprise.protocols import Monitor, Played, Player
 from spice_enterprise.records import AdapterVersion, Alert, Chunk, RolloutGroup, Step, canonical_json
 from spice_enterprise.selfplay.answers import KindVerifier
-from spice_enterprise.selfplay.episode import SelfplayStage
+from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 from spice_enterprise.store import Commit, RunStore
 from spice_enterprise.testing import (
+    DirectGrader,
     FakePlayer,
     FakeTrainer,
     LineIngestor,
@@ -54,9 +55,18 @@ class World:
             lambda prompt, draws: draws.choice(QUESTIONS) if prompt.template_id.startswith("challenger.") else " 2 days"
         )
         self.player: Player = SelfplayStage(
-            sampler=self.sampler,
-            verifier=KindVerifier(),
-            config=SelfplayConfig(challenger_group=2, reasoner_group=2, refill_rounds=1),
+            Speakers(player=self.sampler),
+            grader=DirectGrader(KindVerifier()),
+            config=SelfplayConfig(
+                challenger_group=2,
+                reasoner_group=2,
+                refill_rounds=1,
+                regimes=("open_book",),
+                contract="short",
+                challenger_tokens=96,
+                reasoner_tokens=32,
+                open_book_samples=0,
+            ),
             seed=5,
         )
         self.monitors = monitors

@@ -13,7 +13,7 @@ import pytest
 from spice_enterprise import store as store_module
 from spice_enterprise.errors import ConfigError, IntegrityError, StoreError
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, self_play
-from spice_enterprise.protocols import Monitor
+from spice_enterprise.protocols import Monitor, Played
 from spice_enterprise.records import AdapterVersion, Alert, AuditEvent, RolloutGroup, Step, digest_of
 from spice_enterprise.run_state import GrowingFiles
 from spice_enterprise.store import RunStore
@@ -33,6 +33,9 @@ class Remembering(FakePlayer):
     """A player that is told what was asked before."""
 
     tasks: tuple[str, ...] = ()
+
+    def entries(self, played: Played, *, step: int) -> tuple[str, ...]:
+        return tuple(f"{task.task_id} {step}" for task in played.tasks)
 
     def remember(self, tasks: Sequence[str]) -> None:
         self.tasks = tuple(tasks)
