@@ -14,7 +14,7 @@ object should stand; the first ones of a short contract), and an object is looke
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from spice_enterprise.records import AnswerKind, TaskFormat
@@ -118,12 +118,8 @@ def read_full(text: str, task_format: TaskFormat, *, offered: str = "", offered_
     if offered and not read.code:
         if not is_same(offered, read.answer, offered_kind):
             return Read(code="schema")
-        return Read(**{**_fields(read), "answer": offered if not read.options else read.answer, "answer_kind": offered_kind})
+        return replace(read, answer=read.answer if read.options else offered, answer_kind=offered_kind)
     return read
-
-
-def _fields(read: Read) -> dict[str, Any]:
-    return {name: getattr(read, name) for name in ("question", "answer", "answer_kind", "quotes", "options", "code")}
 
 
 def _free_form(found: Mapping[str, Any]) -> Read:
