@@ -421,18 +421,16 @@ class Assembly:
     @cached_property
     def player(self) -> Player:
         """Both roles on every chunk; the loop reminds it of the questions the run has admitted."""
-        if self._given.player is not None:
-            return self._given.player
-        stage = self._selfplay
-        return self._warmed(stage) if self.warmup_steps else stage
+        player = self._given.player or self._selfplay
+        return self._warmed(player) if self.warmup_steps else player
 
     @property
     def warmup_steps(self) -> int:
         """How many steps of the loop learn examples before self-play begins."""
         return 0 if self.config.warmup == "none" else self.config.warmup_training.steps
 
-    def _warmed(self, stage: "SelfplayStage") -> Player:
-        """Let the first steps learn examples."""
+    def _warmed(self, player: Player) -> Player:
+        """Let the first steps learn examples, and `player` play the others."""
         from spice_enterprise.selfplay.warmup import FactsWarmup, FormatWarmup, WarmedPlayer
 
         encode, config, seed = self._tokenizer.encode_example, self.sized.selfplay, self.config.seed
@@ -440,8 +438,8 @@ class Assembly:
         if self.config.warmup == "facts":
             warmup: Player = FactsWarmup(encode=encode, config=config, examples=examples, seed=seed)
         else:
-            warmup = FormatWarmup(stage, encode=encode, config=config, examples=examples, seed=seed, library=library)
-        return WarmedPlayer(warmup, stage, steps=self.warmup_steps)
+            warmup = FormatWarmup(self._selfplay, encode=encode, config=config, examples=examples, seed=seed, library=library)
+        return WarmedPlayer(warmup, player, steps=self.warmup_steps)
 
     @cached_property
     def _selfplay(self) -> "SelfplayStage":
