@@ -129,9 +129,11 @@ class SelfplayConfig(Section):
     closed_book_samples: int = Field(default=0, ge=0, le=64)
     """Answers of the frozen base without the passage; a proposal that all of them get right is refused."""
     check_temperature: float = Field(default=1.0, ge=0.01, le=2.0)
+    """Of the frozen base while it checks."""
     reward: Literal["chance_corrected", "spice", "rzero", "azr", "spell", "threshold"] = "chance_corrected"
     """What a proposal earns for how often its task is answered right."""
     invalid_reward: float = Field(default=-0.1, ge=-1.0, le=0.0)
+    """What a proposal earns that is refused or cannot be read; 0 once few have been valid for ten steps."""
     duplicate_penalty: float = Field(default=0.25, ge=0.0, le=1.0)
     """What a proposal pays that is very near to an archived question."""
     near_copy: float = Field(default=0.85, gt=0.0, le=1.0)
@@ -145,6 +147,7 @@ class SelfplayConfig(Section):
     document_cap: int = Field(default=3, ge=0)
     """Most tasks of one document in `document_cap_steps`, as long as other documents have chunks to play; 0: no cap."""
     document_cap_steps: int = Field(default=50, ge=1)
+    """Steps over which the tasks of a document are counted."""
     replay_share: float = Field(default=0.1, ge=0.0, le=0.5)
     """Share of a step's chunks that are replaced by a task of an earlier step that was answered both right and wrong."""
     challenger_tokens: int = Field(default=0, ge=0, le=65_536)
@@ -162,9 +165,11 @@ class WarmupConfig(Section):
     """Supervised steps before self-play, where `warmup` asks for them."""
 
     steps: int = Field(default=20, ge=1, le=100_000)
+    """Supervised steps; they come before those of self-play."""
     examples_per_step: int = Field(default=32, ge=1)
     """Most examples of one step."""
     learning_rate: float = Field(default=2e-4, gt=0.0, le=1.0)
+    """Of AdamW in these steps, without a ramp."""
 
 
 class TrainingConfig(Section):
