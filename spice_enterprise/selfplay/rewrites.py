@@ -37,9 +37,14 @@ MIN_WORDS: Final = 4
 _BORDER: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[\u201c])|\n+")
 _CELL: Final = re.compile(r"(?:.{0,400}[.;] )?(?P<key>[A-Z][\w/-]* [\w /-]{1,40}): ")
 _INVERTED: Final = re.compile(
-    r"(?P<subject>[A-Z][\w' -]{1,80}?) (?P<aux>is|are|was|were|shall|will|must|may|can|has|have|had)"
+    r"(?P<subject>[A-Za-z][\w' -]{1,80}?) (?P<aux>is|are|was|were|shall|will|must|may|can|has|have|had)"
     r"(?P<rest>(?: [\w', -]{1,80})?)"
 )
+_CLAUSE: Final = re.compile(
+    r"(?:[,;:)] (?:and |or |that |but |then )?|\sthat )"
+    r"(?P<clause>(?:the|each|every|any|all|[A-Z])[\w' -]{1,60}? (?:is|are|was|were|shall|will|must|may)(?: [\w' -]{1,60})?)$"
+)
+"""The last clause of a long sentence, with a subject and an auxiliary of its own."""
 _NUMERAL: Final = re.compile(r"\s\w+(?:-\w+)? \($")
 """The words before a value in brackets: "thirty (30) days"."""
 _LOOSE_END: Final = re.compile(r"(?:^|\s+)(?:on|in|at|of|for|the|a|an|about|approximately)$", re.IGNORECASE)
@@ -186,7 +191,9 @@ def question_about(sentence: str, hint: Hint) -> str:
 def _turned_round(before: str, after: str, hint: Hint) -> str:
     """Ask by turning subject and auxiliary round, else by "is it that"."""
     before = _NUMERAL.sub("", before).strip()
-    if not before[:1].isupper() or _NO_SUBJECT.match(before) or PLACEHOLDER.search(before):
+    clause = _CLAUSE.search(before)
+    before = clause["clause"] if clause else before
+    if not (clause or before[:1].isupper()) or _NO_SUBJECT.match(before) or PLACEHOLDER.search(before):
         return ""
     is_bare = not _KEPT_END.search(before)
     while _LOOSE_END.search(before):

@@ -44,8 +44,8 @@ from spice_enterprise.selfplay.turn import TurnPlayed
 OWN: Final = "own"
 MADE: Final = "made"
 PAIRS_PER_CHUNK: Final = 2
-SEARCHED_PER_EXAMPLE: Final = 8
-"""Chunks that are looked through for one example: code finds no question about most values."""
+SEARCHED_PER_EXAMPLE: Final = 64
+"""Most chunks that are looked through for one example: code finds no question about most values."""
 
 
 class FactsWarmup:

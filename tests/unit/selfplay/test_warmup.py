@@ -129,7 +129,11 @@ def test_chunks_that_training_may_not_see_are_refused(world, version, split):
 
 def test_the_warm_up_plays_first_and_is_not_remembered(world, version):
     chunks = chunks_of(world)
-    stage = world.stage(world.sampler(lambda prompt, j: own_questions(prompt, j) if world.is_challenger(prompt) else " 45 days"))
+
+    def script(prompt, j):
+        return own_questions(prompt, j) if world.is_challenger(prompt) else " 45 days"
+
+    stage = world.stage(world.sampler(script), library=chunks)
     player = WarmedPlayer(facts(world), stage, steps=2)
     warm, play = (player.play(chunks[:1], version, step=step) for step in (2, 3))
     assert warm.groups[0].objective == "supervised"
