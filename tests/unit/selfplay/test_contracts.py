@@ -147,6 +147,7 @@ def test_objects_inside_an_object_do_not_count():
         (r"\frac{1}{2}", r"\frac{1}{2}"),
         (r"\\frac{1}{2}", r"\frac{1}{2}"),
         (r"\sqrt{2}", r"\sqrt{2}"),
+        (r"\boxed{3}", r"\boxed{3}"),
         (r"2 \times 3", r"2 \times 3"),
         (r"one\ntwo", "one\ntwo"),
         (r"\u00e9\/", "\u00e9/"),

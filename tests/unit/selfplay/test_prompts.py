@@ -125,6 +125,7 @@ def test_without_a_document_none_is_shown(task_format):
     for prompt in (full(task_format, "open_book", passage=None), challenger_pair(None, regime="open_book", decoding=DECODING)):
         assert "notice period" not in written(prompt)
         assert "business documents" in written(prompt)
+    assert "states every fact that is needed" in written(full(task_format, "open_book", passage=None))
 
 
 def test_several_passages_are_numbered_and_fenced():
