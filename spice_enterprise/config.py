@@ -104,8 +104,9 @@ class SelfplayConfig(Section):
     """Rounds of `challenger_group` proposals until one is valid."""
     refill_rounds: int = Field(default=0, ge=0, le=8)
     """Further rounds for a chunk whose groups all carry no signal."""
-    regimes: tuple[Regime, ...] = Field(default=("self_contained",), min_length=1, max_length=3)
-    """What the reasoner may see. Several: each chunk keeps one of them, drawn from the seed."""
+    regimes: tuple[Regime, ...] = Field(default=(), max_length=3)
+    """What the reasoner may see. Several: each chunk keeps one of them, drawn from the seed. None: `self_contained`, and
+    `open_book` for a model that is asked the short contract, which cannot put all that is needed into a question."""
     distractor_passages: int = Field(default=2, ge=0, le=16)
     """Passages of other documents that `open_book` shows beside the right one."""
     formats: Literal["free_form", "choice", "both", "model"] = "both"
@@ -308,7 +309,7 @@ class JobConfig(Section):
         return self.workspace_dir / self.name
 
     def sized(self, weights: int) -> "JobConfig":
-        """Return this config with contract and token limits settled for a base model of so many weights."""
+        """Return this config with contract, token limits and regime settled for a base model of so many weights."""
         play = self.selfplay
         by_size: Literal["short", "full"] = "short" if weights < SMALL_MODEL_WEIGHTS else "full"
         contract = by_size if play.contract == "auto" else play.contract
@@ -317,6 +318,7 @@ class JobConfig(Section):
             "contract": contract,
             "challenger_tokens": play.challenger_tokens or asked,
             "reasoner_tokens": play.reasoner_tokens or answered,
+            "regimes": play.regimes or (("self_contained",) if contract == "full" else ("open_book",)),
         }
         return self.model_copy(update={"selfplay": play.model_copy(update=settled)})
 

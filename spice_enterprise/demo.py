@@ -751,7 +751,6 @@ def demo_settings(corpus: Path) -> dict[str, object]:
             "challenger_tokens": 32,
             "reasoner_tokens": 12,
             "formats": "free_form",
-            "regimes": ["open_book"],
             "temperature": 0.7,
         },
         "training": {"lora_rank": 16, "lora_alpha": 32, "learning_rate": 5e-4, "warmup_steps": 0, "grad_clip": 1.0},

@@ -135,5 +135,7 @@ def test_an_unknown_preset_and_a_section_that_is_none_are_refused():
 def test_contract_and_tokens_follow_the_model(weights, sizes):
     play = build_config({"corpus": "x"}).sized(weights).selfplay
     assert (play.contract, play.challenger_tokens, play.reasoner_tokens) == sizes
-    said = build_config({"corpus": "x", "selfplay": {"contract": "full", "challenger_tokens": 50}}).sized(weights).selfplay
-    assert (said.contract, said.challenger_tokens, said.reasoner_tokens) == ("full", 50, 2048)
+    assert play.regimes == (("self_contained",) if sizes[0] == "full" else ("open_book",))
+    told = {"contract": "full", "challenger_tokens": 50, "regimes": ["closed_book"]}
+    said = build_config({"corpus": "x", "selfplay": told}).sized(weights).selfplay
+    assert (said.contract, said.challenger_tokens, said.reasoner_tokens, said.regimes) == ("full", 50, 2048, ("closed_book",))
