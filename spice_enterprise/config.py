@@ -129,8 +129,8 @@ class SelfplayConfig(Section):
     """Fewest of them that must agree with the reference answer."""
     closed_book_samples: int = Field(default=0, ge=0, le=64)
     """Answers of the frozen base without the passage; a proposal that all of them get right is refused."""
-    check_temperature: float = Field(default=1.0, ge=0.01, le=2.0)
-    """Of the frozen base while it checks."""
+    check_temperature: float = Field(default=0.3, ge=0.01, le=2.0)
+    """Of the frozen base while it checks: low, because what it can read is asked, not how it roams."""
     reward: Literal["chance_corrected", "spice", "rzero", "azr", "spell", "threshold"] = "chance_corrected"
     """What a proposal earns for how often its task is answered right."""
     invalid_reward: float = Field(default=-0.1, ge=-1.0, le=0.0)
