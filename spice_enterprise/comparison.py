@@ -16,7 +16,8 @@ from typing import Final
 
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.outcomes import Outcome, Rates, mean_of
-from spice_enterprise.release.answer_sheet import AnswerSheet, Claim, ItemMarks
+from spice_enterprise.records import Claim
+from spice_enterprise.release.answer_sheet import AnswerSheet, ItemMarks
 from spice_enterprise.release.evaluation import widen
 from spice_enterprise.release.statistics import (
     FEW_CLUSTERS,

@@ -248,6 +248,9 @@ class ExamConfig(Section):
 
     questions_per_document: int = Field(default=5, ge=1, le=100)
     max_questions: int = Field(default=2_000, ge=1)
+    recall_questions: int = Field(default=0, ge=0)
+    """Questions about facts of trained documents, asked beside those about unseen ones: is a fact in the weights? They decide
+    nothing at the gate; `experiment` shows them."""
     answer_tokens: int = Field(default=16, ge=1)
     draws: int = Field(default=10_000, ge=100)
     """Bootstrap draws of the paired interval."""

@@ -41,6 +41,7 @@ Severity = Literal["info", "warn", "critical"]
 Action = Literal["log", "restore", "halt"]
 Alias = Literal["sandbox", "staging", "prod"]
 ExamFormat = Literal["cloze", "choice"]
+Claim = Literal["transfer", "recall"]
 
 JsonValue = Any
 """What JSON can hold; `Any` because the type is recursive and only `canonical_json` reads it."""
@@ -457,7 +458,7 @@ class ExamItem:
 
     document_id: str
     chunk_id: str
-    claim: Literal["transfer", "recall"]
+    claim: Claim
     item_format: ExamFormat
     passage: ScrubbedText = field(repr=False)
     question: str = field(repr=False)

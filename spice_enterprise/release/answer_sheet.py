@@ -10,13 +10,10 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from spice_enterprise.durable import write_file
 from spice_enterprise.errors import IntegrityError
-from spice_enterprise.records import Exam, canonical_json, decode
-
-Claim = Literal["transfer", "recall"]
+from spice_enterprise.records import Claim, Exam, canonical_json, decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,15 +241,18 @@ class TransferGainCheck:
 
     def run(self, version: AdapterVersion, exam: Exam) -> list[CheckResult]:
         """Return the gain with the passage (`transfer_accuracy`) and, for information, without it."""
-        dropped = overlapping_ids(exam, self.training_texts())
+        overlapping = overlapping_ids(exam, self.training_texts())
         base, adapter = self.bars.base(exam), self.bars.adapter(version, exam)
-        self.bars.keep_marks(version, exam, dropped)
+        self.bars.keep_marks(version, exam, overlapping)
+        # trained texts are what recall is about, and what it shows is no transfer
+        recall = {item.item_id for item in exam.items if item.claim == "recall"}
+        dropped = frozenset(overlapping | recall)
         documents = [item.document_id for item in exam.items if item.item_id not in dropped]
         pairs = [
             (PRIMARY_METRIC, base.with_passage.without(dropped), adapter.with_passage.without(dropped)),
             (RECALL_BARS_METRIC, base.without_passage.without(dropped), adapter.without_passage.without(dropped)),
         ]
-        shown = _bars_in_words(pairs, len(dropped))
+        shown = _bars_in_words(pairs, len(overlapping - recall))
         formats = [item.item_format for item in exam.items if item.item_id not in dropped]
         return [
             self._result(metric, first, second, documents, f"{shown}; {_by_format(formats, first, second)}")

@@ -19,7 +19,7 @@ from typing import Final
 from spice_enterprise.config import ExamConfig
 from spice_enterprise.errors import ReleaseError
 from spice_enterprise.protocols import Corpus
-from spice_enterprise.records import Chunk, Exam, ExamItem, Message, Prompt, digest_of
+from spice_enterprise.records import Chunk, Claim, Exam, ExamItem, Message, Prompt, digest_of
 from spice_enterprise.release.facts import BLANK, Fact, find_facts, values_of
 from spice_enterprise.seeding import stream
 
@@ -53,25 +53,33 @@ class FactExaminer:
 
         Raises `ReleaseError` (`E_EXAM_EMPTY`) when the unseen documents hold no usable fact.
         """
-        pool = _value_pool(corpus.exam)
-        by_document: dict[str, list[Chunk]] = defaultdict(list)
-        for chunk in corpus.exam:
-            by_document[chunk.document_id].append(chunk)
-        queues = [self._items_of(by_document[document], pool, turn) for turn, document in enumerate(sorted(by_document))]
-        items = _take_in_turns(queues, self.config.max_questions)
+        items = self._items("transfer", corpus.exam, self.config.max_questions)
         if not items:
             raise ReleaseError(
-                f"no question can be made from {len(by_document)} unseen document(s)",
+                f"no question can be made from {len({chunk.document_id for chunk in corpus.exam})} unseen document(s)",
                 code="E_EXAM_EMPTY",
                 hint="add documents that state dates, amounts, numbers or identifiers in full sentences",
             )
-        return Exam(items=items, settings_digest=self.settings_digest(), corpus_digest=corpus.digest)
+        recall = self._items("recall", corpus.train, self.config.recall_questions)
+        return Exam(items=(*items, *recall), settings_digest=self.settings_digest(), corpus_digest=corpus.digest)
 
     def settings_digest(self) -> str:
         """`sha256:` over everything besides the items that decides an answer: settings, seed, prompts."""
         return digest_of([EXAM_VERSION, self.config.model_dump(mode="json"), self.seed, exam_wording()])
 
-    def _items_of(self, chunks: Sequence[Chunk], pool: Pool, turn: int) -> list[ExamItem]:
+    def _items(self, claim: Claim, chunks: Sequence[Chunk], most: int) -> tuple[ExamItem, ...]:
+        """Return at most `most` questions about `chunks`, the documents in turn."""
+        if not most:
+            return ()
+        pool = _value_pool(chunks)
+        by_document: dict[str, list[Chunk]] = defaultdict(list)
+        for chunk in chunks:
+            by_document[chunk.document_id].append(chunk)
+        documents = sorted(by_document)
+        queues = [self._items_of(by_document[document], pool, turn, claim) for turn, document in enumerate(documents)]
+        return _take_in_turns(queues, most)
+
+    def _items_of(self, chunks: Sequence[Chunk], pool: Pool, turn: int, claim: Claim) -> list[ExamItem]:
         """Return the questions of the `turn`-th document, formats in turn, drawn over all its chunks."""
         found = [(chunk, fact) for chunk in chunks for fact in find_facts(chunk.text)]
         draw = stream(self.seed, "exam", chunks[0].document_id)
@@ -80,7 +88,7 @@ class FactExaminer:
         items: list[ExamItem] = []
         for chunk, fact in found[: self.config.questions_per_document]:
             options = self._options(chunk, fact, pool) if (turn + len(items)) % CHOICE_EVERY == 0 else ()
-            items.append(_item(chunk, fact, options))
+            items.append(_item(chunk, fact, options, claim))
         return items
 
     def _options(self, chunk: Chunk, fact: Fact, pool: Pool) -> tuple[str, ...]:
@@ -104,11 +112,11 @@ class FactExaminer:
         return tuple(options)
 
 
-def _item(chunk: Chunk, fact: Fact, options: tuple[str, ...]) -> ExamItem:
+def _item(chunk: Chunk, fact: Fact, options: tuple[str, ...], claim: Claim) -> ExamItem:
     return ExamItem(
         document_id=chunk.document_id,
         chunk_id=chunk.chunk_id,
-        claim="transfer",
+        claim=claim,
         item_format="choice" if options else "cloze",
         passage=chunk.text,
         question=fact.question,

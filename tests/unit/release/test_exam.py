@@ -201,3 +201,13 @@ def test_twelve_words_in_common_are_allowed_thirteen_are_not() -> None:
     assert overlapping_items(exam, [" ".join(words[3:16])]) == 1
     assert overlapping_items(exam, []) == 0
     assert overlapping_items(exam, ["", " . "]) == 0
+
+
+def test_recall_questions_are_about_trained_documents_and_stand_apart() -> None:
+    trained = tuple(_chunk(100 + i, _text(50 + i), split="train") for i in range(6))
+    plain, both = _exam(chunks=(*CHUNKS, *trained)), _exam(chunks=(*CHUNKS, *trained), recall_questions=5)
+    recall = [item for item in both.items if item.claim == "recall"]
+    assert both.items[: len(plain.items)] == plain.items
+    assert {item.claim for item in plain.items} == {"transfer"}
+    assert len(recall) == 5
+    assert {item.chunk_id for item in recall} <= {chunk.chunk_id for chunk in trained}
