@@ -204,7 +204,7 @@ def test_twelve_words_in_common_are_allowed_thirteen_are_not() -> None:
 
 
 def test_recall_questions_are_about_trained_documents_and_stand_apart() -> None:
-    trained = tuple(_chunk(100 + i, _text(50 + i), split="train") for i in range(6))
+    trained = tuple(_chunk(10 + i, _text(i).replace("20", "19"), split="train") for i in range(6))
     plain, both = _exam(chunks=(*CHUNKS, *trained)), _exam(chunks=(*CHUNKS, *trained), recall_questions=5)
     recall = [item for item in both.items if item.claim == "recall"]
     assert both.items[: len(plain.items)] == plain.items
