@@ -57,36 +57,21 @@ def reasoner_prompt(
     if contract == "full":
         messages = (_THINKER, Message(speaker="user", content=_with_reasons(question, options, passages)))
         return prompt_of(f"reasoner.full.{shape}.{view}.v1", messages, decoding)
-    if options:
-        return _letter_prompt(question, decoding, options, passages)
     examples = _READ if passages else _KNOWN
     return prompt_of(
-        f"reasoner.free_form.{view}.v2",
+        f"reasoner.{shape}.{view}.v2",
         (
             _READER if passages else _KNOWER,
-            *(turn for said, answer in examples for turn in turns(said, f'Answer: "{answer}"')),
-            Message(speaker="user", content=asked(_shown(passages), question, ())),
+            *(
+                turn
+                for text, said, given, answer in examples
+                for turn in turns(asked(text, said, given if options else ()), f'Answer: "{answer}"')
+            ),
+            Message(speaker="user", content=asked(_shown(passages), question, options)),
         ),
         decoding,
         prefill='Answer: "',
         stop=('"', "\n"),
-    )
-
-
-def _letter_prompt(question: str, decoding: Decoding, options: Sequence[str], passages: Sequence[ScrubbedText]) -> Prompt:
-    example = asked(
-        fence(_PASSAGE) if passages else "", "How many meals does the canteen serve per day?", ("90 meals", "220 meals")
-    )
-    return prompt_of(
-        f"reasoner.choice.{'open_book' if passages else 'no_book'}.v2",
-        (
-            _READER if passages else _KNOWER,
-            *turns(example, "Answer: B"),
-            Message(speaker="user", content=asked(_shown(passages), question, options)),
-        ),
-        decoding,
-        prefill="Answer:",
-        stop=("\n",),
     )
 
 
@@ -138,11 +123,22 @@ def prompt_of(
 
 
 _READ: Final = (
-    (asked(fence(_PASSAGE), "How many meals does the canteen serve per day?", ()), "220 meals"),
-    (asked("", "Who runs the canteen?", ()), "Bergmann Guss"),
-    (asked("", "When did the plant open?", ()), "3 May 2011"),
+    (
+        fence(_PASSAGE),
+        "How many meals does the canteen serve per day?",
+        ("90 meals", "220 meals", "30 meals", "340 meals"),
+        "220 meals",
+    ),
+    ("", "Who runs the canteen?", ("Baker Tools", "Brno", "Gate 4", "Bergmann Guss"), "Bergmann Guss"),
+    ("", "When did the plant open?", ("3 May 2011", "3 May 2012", "1 June 2014", "3 May 2010"), "3 May 2011"),
 )
+"""(text, question, options, answer). A small model that quotes an answer, or one of several options, does not write about it."""
 _KNOWN: Final = (
-    (asked("", "A canteen serves 220 meals per day. How many meals does it serve in two days?", ()), "440 meals"),
-    (asked("", "What is the capital of France?", ()), "Paris"),
+    (
+        "",
+        "A canteen serves 220 meals per day. How many meals does it serve in two days?",
+        ("220 meals", "400 meals", "440 meals", "222 meals"),
+        "440 meals",
+    ),
+    ("", "What is the capital of France?", ("Lyon", "Paris", "Nice", "Lille"), "Paris"),
 )

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from spice_enterprise.records import Prompt, ScrubbedText
+from spice_enterprise.records import Prompt, ScrubbedText, Task
+from spice_enterprise.selfplay.answers import KindVerifier, extract_answer
 from spice_enterprise.selfplay.challenger_prompts import challenger_full, challenger_pair, challenger_span, format_choice
 from spice_enterprise.selfplay.prompts import Decoding, fence, reasoner_prompt
 
@@ -132,3 +133,16 @@ def test_several_passages_are_numbered_and_fenced():
     shown = reasoner_prompt(QUESTION, DECODING, passages=(PASSAGE, OTHER)).messages[-1].content
     assert shown.index("Passage 1:") < shown.index(PASSAGE) < shown.index("Passage 2:") < shown.index(OTHER)
     assert shown.count('"""') == 4
+
+
+def test_a_choice_is_answered_by_quoting_an_option():
+    for passages in ((), (PASSAGE,)):
+        prompt = reasoner_prompt(QUESTION, DECODING, options=OPTIONS, passages=passages)
+        assert "B) 45 days" in prompt.messages[-1].content
+        assert (prompt.prefill, prompt.stop) == ('Answer: "', ('"', "\n"))
+        task = Task(
+            chunk_id="c", rollout_id="", question=QUESTION, answer="B", answer_kind="choice", task_format="choice",
+            regime="open_book", options=OPTIONS,
+        )  # fmt: skip
+        graded = [KindVerifier().grade(task, extract_answer(said, "choice")) for said in ("45 days", "B", "60 days", "C")]
+        assert graded == [True, True, False, False]
