@@ -48,7 +48,8 @@ def test_only_documents_of_the_role_are_read_each_in_turn(corpus):
 @pytest.mark.parametrize("formats", ["free_form", "choice"])
 def test_shares_follow_what_is_said(corpus, formats):
     args = argparse.Namespace(**{**vars(ARGS), "corpus": str(corpus), "formats": formats})
-    chunks, config = proposals.load_chunks(args), proposals.settings(args, "short", "span")
+    chunks = proposals.load_chunks(args)
+    config = proposals.settings(args, "short", "span").model_copy(update={"check_temperature": 1.0})
     pool = [hint for chunk in chunks for hint in proposals.find_hints(chunk.text)]
 
     def propose(prompt, random: Random):
