@@ -46,6 +46,7 @@ The learning rate is ten times the paper's 1e-6, which was for full fine-tuning:
 PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {"enterprise": {}, "paper": PAPER}
 SMALL_MODEL_WEIGHTS: Final = 10**9
 """Models below it are asked the short contract."""
+SHORT_TEMPERATURE: Final = 0.7
 TOKENS: Final = {"short": (96, 32), "full": (1536, 2048)}
 """Most new tokens of (a proposal, an answer) by contract."""
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -155,7 +156,8 @@ class SelfplayConfig(Section):
     """Most new tokens of a proposal; 0: 96 for a short contract, 1,536 for a full one."""
     reasoner_tokens: int = Field(default=0, ge=0, le=65_536)
     """Most new tokens of an answer; 0: 32 for a short contract, 2,048 for a full one."""
-    temperature: float = Field(default=1.0, ge=0.01, le=2.0)
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    """Of both roles while playing; the exam is greedy. 0: 1.0, and 0.7 for a short contract, whose models leave the matter."""
     measure_every: int = Field(default=20, ge=0)
     """Steps between measurements of the standing adapter on unseen documents, the first before step 1; 0: none."""
     general_items: str | None = None
@@ -312,7 +314,7 @@ class JobConfig(Section):
         return self.workspace_dir / self.name
 
     def sized(self, weights: int) -> "JobConfig":
-        """Return this config with contract, token limits and regime settled for a base model of so many weights."""
+        """Return this config with all settled that depends on how many weights the base model has."""
         play = self.selfplay
         by_size: Literal["short", "full"] = "short" if weights < SMALL_MODEL_WEIGHTS else "full"
         contract = by_size if play.contract == "auto" else play.contract
@@ -321,6 +323,7 @@ class JobConfig(Section):
             "contract": contract,
             "challenger_tokens": play.challenger_tokens or asked,
             "reasoner_tokens": play.reasoner_tokens or answered,
+            "temperature": play.temperature or (1.0 if contract == "full" else SHORT_TEMPERATURE),
             "regimes": play.regimes or (("self_contained",) if contract == "full" else ("open_book",)),
         }
         return self.model_copy(update={"selfplay": play.model_copy(update=settled)})

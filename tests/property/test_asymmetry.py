@@ -47,6 +47,7 @@ def play(chunks: list[Chunk], regimes: tuple[Regime, ...], how: str, formats: st
         contract="short",
         challenger_tokens=96,
         reasoner_tokens=32,
+        temperature=1.0,
         admission="parsable" if how != "honest" else "checked",
         open_book_samples=0,
         replay_share=0.0,

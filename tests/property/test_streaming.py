@@ -39,6 +39,7 @@ def play(chunks, *, finish=None, **changes):
         contract="short",
         challenger_tokens=96,
         reasoner_tokens=32,
+        temperature=1.0,
         open_book_samples=0,
         replay_share=0.0,
         **changes,

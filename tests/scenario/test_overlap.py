@@ -65,6 +65,7 @@ class World:
                 contract="short",
                 challenger_tokens=96,
                 reasoner_tokens=32,
+                temperature=1.0,
                 open_book_samples=0,
             ),
             seed=5,

@@ -135,6 +135,7 @@ def test_an_unknown_preset_and_a_section_that_is_none_are_refused():
 def test_contract_and_tokens_follow_the_model(weights, sizes):
     play = build_config({"corpus": "x"}).sized(weights).selfplay
     assert (play.contract, play.challenger_tokens, play.reasoner_tokens) == sizes
+    assert play.temperature == (1.0 if sizes[0] == "full" else 0.7)
     assert play.regimes == (("self_contained",) if sizes[0] == "full" else ("open_book",))
     told = {"contract": "full", "challenger_tokens": 50, "regimes": ["closed_book"]}
     said = build_config({"corpus": "x", "selfplay": told}).sized(weights).selfplay

@@ -42,7 +42,6 @@ MEANINGS = {
     "steps": "Optimiser steps of the run.",
     "challenger_group": "Proposals drawn per chunk and round.",
     "reasoner_group": "Answers drawn per task.",
-    "temperature": "Of both roles while playing; the exam is greedy.",
     "quantization": "`nf4` with double quantisation, or the weights as they are.",
     "lora_rank": "Rank of the adapter.",
     "lora_alpha": "Its scale is alpha divided by rank.",

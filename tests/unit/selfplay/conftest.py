@@ -108,6 +108,7 @@ def make_config(**changes: object) -> SelfplayConfig:
         "contract": "short",
         "challenger_tokens": 96,
         "reasoner_tokens": 32,
+        "temperature": 1.0,
     }
     return SelfplayConfig(**{**settings, **changes})  # type: ignore[arg-type]  # validated by the model
 
