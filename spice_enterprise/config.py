@@ -35,6 +35,7 @@ PAPER: Final[dict[str, dict[str, Any]]] = {
         "open_book_agree": 0,
         "reward": "spice",
         "duplicate_penalty": 0.0,
+        "chunk_sampler": "uniform",
         "reasoner_task": "random",
         "document_cap": 0,
         "replay_share": 0.0,
@@ -103,7 +104,7 @@ class SelfplayConfig(Section):
     """Most valid tasks of one chunk that the reasoner attempts."""
     max_rounds: int = Field(default=3, ge=1, le=128)
     """Rounds of `challenger_group` proposals until one is valid."""
-    refill_rounds: int = Field(default=0, ge=0, le=8)
+    refill_rounds: int = Field(default=2, ge=0, le=8)
     """Further rounds for a chunk whose groups all carry no signal."""
     regimes: tuple[Regime, ...] = Field(default=(), max_length=3)
     """What the reasoner may see. Several: each chunk keeps one of them, drawn from the seed. None: `self_contained`, and
@@ -144,7 +145,7 @@ class SelfplayConfig(Section):
     """`hashed`: n-grams of letters and words; or a local directory of a transformers encoder such as MiniLM."""
     reasoner_task: Literal["frontier", "random", "best_reward"] = "frontier"
     """Which task trains the reasoner. `frontier`: a random one that was answered both right and wrong, if there is one."""
-    chunk_sampler: Literal["uniform", "learnability", "coverage"] = "uniform"
+    chunk_sampler: Literal["uniform", "learnability", "coverage"] = "learnability"
     """`learnability`: half of the chunks by p(1 - p) of their recent tasks; `coverage`: those with the fewest tasks first."""
     document_cap: int = Field(default=3, ge=0)
     """Most tasks of one document in `document_cap_steps`, as long as other documents have chunks to play; 0: no cap."""

@@ -748,6 +748,7 @@ def demo_settings(corpus: Path) -> dict[str, object]:
             "challenger_group": 8,
             "reasoner_group": 8,
             "max_tasks": 2,
+            "refill_rounds": 0,
             "challenger_tokens": 32,
             "reasoner_tokens": 12,
             "formats": "free_form",

@@ -44,6 +44,8 @@ def play(chunks: list[Chunk], regimes: tuple[Regime, ...], how: str, formats: st
         regimes=regimes,
         formats=formats,  # type: ignore[arg-type]  # drawn from its values
         distractor_passages=1,
+        refill_rounds=0,
+        chunk_sampler="uniform",
         contract="short",
         challenger_tokens=96,
         reasoner_tokens=32,

@@ -36,6 +36,7 @@ def play(chunks, *, finish=None, **changes):
     config = SelfplayConfig(
         challenger_group=3,
         reasoner_group=3,
+        chunk_sampler="uniform",
         contract="short",
         challenger_tokens=96,
         reasoner_tokens=32,

@@ -101,6 +101,8 @@ def make_config(**changes: object) -> SelfplayConfig:
         "formats": "free_form",
         "max_tasks": 4,
         "max_rounds": 3,
+        "refill_rounds": 0,
+        "chunk_sampler": "uniform",
         "regimes": ("open_book",),
         "distractor_passages": 0,
         "open_book_samples": 0,
