@@ -121,10 +121,7 @@ class StandingProbe:
         """Share of general-ability items whose right choice is the likeliest per token."""
         if not self.general:
             return {}
-        rows = self.sampler.score(
-            [_general_prompt(item) for item in self.general], [[f" {c}" for c in item.choices] for item in self.general]
-        )
-        hits = [likeliest(item.choices, row) == item.answer for item, row in zip(self.general, rows, strict=True)]
+        hits = right_choices(self.sampler, self.general)
         return {"probe/general": sum(hits) / len(hits)}
 
     def _regraded(
@@ -213,6 +210,12 @@ def _in_turns(items: Sequence[ExamItem]) -> list[ExamItem]:
         ranked.append((turns[item.document_id], item))
         turns[item.document_id] += 1
     return [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def right_choices(sampler: Sampler, items: Sequence[GeneralItem]) -> list[bool]:
+    """Return for each item whether its right choice is the likeliest per token, by what `sampler` serves."""
+    rows = sampler.score([_general_prompt(item) for item in items], [[f" {choice}" for choice in item.choices] for item in items])
+    return [likeliest(item.choices, row) == item.answer for item, row in zip(items, rows, strict=True)]
 
 
 def read_general_items(path: Path) -> tuple[GeneralItem, ...]:
