@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from spice_enterprise.selfplay.grading import GuardedVerifier
     from spice_enterprise.training.base_model import BaseModel
     from spice_enterprise.training.chat import ChatTokenizer
-    from spice_enterprise.training.memory import MemoryPlan
+    from spice_enterprise.training.memory import MemoryPlan, ModelShape
     from spice_enterprise.training.qlora import LearnerModel
     from spice_enterprise.training.vllm_sampler import VllmSampler
 
@@ -268,7 +268,7 @@ class Assembly:
             self.grader.close()
         engine = self.__dict__.pop("_vllm", None)
         if engine is not None:
-            for name in ("sampler", "base_sampler", "_selfplay", "player", "checks", "judge"):
+            for name in ("sampler", "base_sampler", "_selfplay", "player", "probe", "checks", "judge"):
                 self.__dict__.pop(name, None)
             engine.close()
 
@@ -280,7 +280,19 @@ class Assembly:
         from spice_enterprise.training.settings_check import check_engine
 
         check_engine(self.config, self._model_config)
-        return require_memory(self.config, ModelShape.from_config(self._model_config))
+        shape = ModelShape.from_config(self._model_config)
+        return require_memory(self.config, shape, beside=self._challenger_shape)
+
+    @property
+    def _challenger_shape(self) -> "ModelShape | None":
+        """The dimensions of another model that proposes, where there is one."""
+        play = self.config.selfplay
+        if self._given.challenger_sampler is not None or play.challenger == "trained" or play.challenger_model is None:
+            return None
+        from spice_enterprise.training.base_model import read_model_config
+        from spice_enterprise.training.memory import ModelShape
+
+        return ModelShape.from_config(read_model_config(Path(play.challenger_model)))
 
     @cached_property
     def _training(self) -> TrainingConfig:
@@ -485,17 +497,18 @@ class Assembly:
     @cached_property
     def _challenger_sampler(self) -> Sampler | None:
         """Who proposes where that is another model than base and player; it is frozen."""
-        if self._given.challenger_sampler is not None or self.config.selfplay.challenger_model is None:
+        play = self.config.selfplay
+        if self._given.challenger_sampler is not None or play.challenger == "trained" or play.challenger_model is None:
             return self._given.challenger_sampler
         from spice_enterprise.training.base_model import resolve_base_model
         from spice_enterprise.training.chat import ChatTokenizer
         from spice_enterprise.training.hf_sampler import HfSampler
         from spice_enterprise.training.qlora import LearnerModel
 
-        name = self.config.selfplay.challenger_model
-        model = resolve_base_model(name, cache_dir=cache_dir(), is_offline=self.config.offline, expected_digest=None)
-        learner = LearnerModel.load(model, self.config.training, seed=self.config.seed)
-        return HfSampler(learner, ChatTokenizer(model.path), run_dir=self._store.run_dir)
+        name, is_offline = play.challenger_model, self.config.offline
+        other = resolve_base_model(name, cache_dir=cache_dir(), is_offline=is_offline, expected_digest=None)
+        held = LearnerModel.load(other, self.config.training, seed=self.config.seed)
+        return HfSampler(held, ChatTokenizer(other.path), run_dir=self._store.run_dir)
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:

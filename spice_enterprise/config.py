@@ -218,6 +218,8 @@ class TrainingConfig(Section):
     """Keep the adapter of every so many steps for good (for `crossplay`); 0 keeps only those of `keep_states`."""
 
 
+PLAY_PATHS: Final = ("general_items", "challenger_model", "embedder")
+"""Settings of self-play that may name a file or directory beside the config."""
 NOT_IN_RESULT: Final = frozenset({"adapter_dir", "kv_cache_mib", "url", "token_file", "timeout_s"})
 """Settings of a sampler that say where things lie and how long to wait: a run may go on with others."""
 
@@ -374,8 +376,9 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> JobCo
             data[key] = str(here / data[key])
     if isinstance(data.get("base_model"), str) and (here / data["base_model"]).is_dir():
         data["base_model"] = str(here / data["base_model"])
-    if isinstance(data.get("selfplay"), dict) and isinstance(data["selfplay"].get("general_items"), str):
-        data["selfplay"] = {**data["selfplay"], "general_items": str(here / data["selfplay"]["general_items"])}
+    if isinstance(play := data.get("selfplay"), dict):
+        near = {key: str(here / said) for key in PLAY_PATHS if isinstance(said := play.get(key), str) and (here / said).exists()}
+        data["selfplay"] = {**play, **near}
     if isinstance(data.get("policies"), dict):
         data["policies"] = {k: str(here / v) if isinstance(v, str) else v for k, v in data["policies"].items()}
     return build_config({**data}, overrides, where=path.name)

@@ -285,6 +285,8 @@ class RolloutGroup:
     prompt_token_ids: tuple[int, ...] = field(repr=False)
     rollouts: tuple[Rollout, ...]
     objective: Objective = "policy"
+    passages: tuple[str, ...] = ()
+    """Ids of the chunks whose text the prompt shows a reasoner, in the order shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

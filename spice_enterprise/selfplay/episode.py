@@ -39,7 +39,7 @@ from spice_enterprise.selfplay.rounds import Answered, Draft, Round
 from spice_enterprise.selfplay.scribe import Scribe, joined
 from spice_enterprise.selfplay.spans import Hint, find_hints
 from spice_enterprise.selfplay.streaming import Play, Speaker, open_lines, play_together
-from spice_enterprise.selfplay.turn import Replay, Rules, Turn, TurnPlayed, reasoner_prompt_of, rewarded, similarity_of
+from spice_enterprise.selfplay.turn import Replay, Rules, Turn, TurnPlayed, draft_of, rewarded, similarity_of
 
 BASE_DIGEST: Final = "base"
 """What a sampler says it serves when it serves no adapter."""
@@ -157,7 +157,7 @@ class SelfplayStage:
         """Return the tasks of earlier steps that this step attempts again: those whose chunk is in the library."""
         tasks = replays(self.archive.before(rules.step), self._config, seed=self._seed, step=rules.step)
         found = ((task, self._library.find(task.chunk_id)) for task in tasks)
-        return [Draft(task=task, proposers=(), prompt=reasoner_prompt_of(task, chunk, rules)) for task, chunk in found if chunk]
+        return [draft_of(task, chunk, rules) for task, chunk in found if chunk]
 
     def _rules(self, step: int) -> Rules:
         config = self._config

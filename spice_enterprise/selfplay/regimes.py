@@ -11,7 +11,7 @@ closed_book     the question alone, about the passage: for facts that the weight
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from spice_enterprise.records import Chunk, Regime, ScrubbedText
@@ -22,7 +22,12 @@ from spice_enterprise.seeding import stream
 class Shelf:
     """The passages a Reasoner may read, in the order shown. Made by `shelf` alone."""
 
-    passages: tuple[ScrubbedText, ...] = field(repr=False)
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def passages(self) -> tuple[ScrubbedText, ...]:
+        """The texts, in the order shown."""
+        return tuple(chunk.text for chunk in self.chunks)
 
 
 def regime_of(chunk: Chunk, regimes: Sequence[Regime], *, seed: int) -> Regime:
@@ -32,6 +37,6 @@ def regime_of(chunk: Chunk, regimes: Sequence[Regime], *, seed: int) -> Regime:
 
 def shelf(regime: Literal["open_book"], source: Chunk, others: Sequence[Chunk], *, seed: int) -> Shelf:
     """Return the source passage among `others`, in an order that does not tell which it is."""
-    passages = [source.text, *(other.text for other in others)]
-    stream(seed, "shelf", source.chunk_id, *(other.chunk_id for other in others)).shuffle(passages)
-    return Shelf(passages=tuple(passages))
+    chunks = [source, *others]
+    stream(seed, "shelf", source.chunk_id, *(other.chunk_id for other in others)).shuffle(chunks)
+    return Shelf(chunks=tuple(chunks))

@@ -41,9 +41,11 @@ class Draft:
 
     task: Task
     """Its `rollout_id` is still empty: a rollout's id covers its reward, which is known only after the answers."""
-    proposers: tuple[int, ...]
     prompt: Prompt
     """What the Reasoner is asked."""
+    proposers: tuple[int, ...] = ()
+    passages: tuple[str, ...] = ()
+    """Ids of the chunks the prompt shows."""
     similarity: float = 0.0
     """Cosine to the nearest question asked before."""
     is_near_copy: bool = False

@@ -127,7 +127,8 @@ class Scribe:
         marks = [_graded(grade) for grade in answered.grades]
         prompt_ids = answered.completions[0].prompt_token_ids
         rows = (prompt_ids, answered.completions, marks, range(len(marks)))
-        return self._group("reasoner", task.task_id, answered.draft.prompt, rows)
+        group = self._group("reasoner", task.task_id, answered.draft.prompt, rows)
+        return replace(group, passages=answered.draft.passages)
 
     def _adapter_id(self, completion: Completion) -> str:
         """Return the version that wrote it; a frozen model has no version, and its digest stands for it."""

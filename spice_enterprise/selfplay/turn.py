@@ -241,13 +241,9 @@ class Turn:
 
     def _draft(self, task: Task, proposers: Sequence[int]) -> Draft:
         similarity = similarity_of(task, self.archive)
-        return Draft(
-            task=task,
-            proposers=tuple(proposers),
-            prompt=reasoner_prompt_of(task, self.chunk, self.rules),
-            similarity=similarity,
-            is_near_copy=similarity >= self.rules.config.near_copy,
-        )
+        is_near_copy = similarity >= self.rules.config.near_copy
+        draft = draft_of(task, self.chunk, self.rules)
+        return replace(draft, proposers=tuple(proposers), similarity=similarity, is_near_copy=is_near_copy)
 
     def _answered(self, played: Round, key: str, path: tuple[str | int, ...]) -> Play[Round]:
         """Let the Reasoner attempt every task, and reward the proposals for it."""
@@ -288,13 +284,15 @@ def similarity_of(task: Task, archive: Archive) -> float:
     return archive.similarity(task.question, chunk_id=task.chunk_id if task.regime == "open_book" else None)
 
 
-def reasoner_prompt_of(task: Task, chunk: Chunk, rules: Rules) -> Prompt:
-    """Return what the Reasoner is asked: the regime decides whether the passage is among it."""
+def draft_of(task: Task, chunk: Chunk, rules: Rules) -> Draft:
+    """Return a task as the Reasoner is asked it: the regime decides whether the passage is shown, among others."""
     regime, config = task.regime, rules.config
-    if regime == "open_book":
-        others = rules.library.near(task.question, chunk, n=config.distractor_passages)
-        return ask_open_book(task, shelf(regime, chunk, others, seed=rules.seed), config)
-    return ask(task, config)
+    if regime != "open_book":
+        return Draft(task=task, prompt=ask(task, config))
+    others = rules.library.near(task.question, chunk, n=config.distractor_passages)
+    shown = shelf(regime, chunk, others, seed=rules.seed)
+    passages = tuple(each.chunk_id for each in shown.chunks)
+    return Draft(task=task, prompt=ask_open_book(task, shown, config), passages=passages)
 
 
 def graded(draft: Draft, completions: Sequence[Completion], grader: Grader) -> Answered:

@@ -22,6 +22,7 @@ from spice_enterprise.training.memory import (
     WeightForm,
     Workload,
     choose_layout,
+    weight_bytes,
 )
 
 TEMPLATE_TOKENS: Final = {"short": 200, "full": 1200}
@@ -35,13 +36,18 @@ CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
 MEMORY_FILE: Final = Path("/proc/meminfo")
 
 
-def require_memory(config: JobConfig, shape: ModelShape, *, available_bytes: int | None = None) -> MemoryPlan:
+def require_memory(
+    config: JobConfig, shape: ModelShape, *, available_bytes: int | None = None, beside: ModelShape | None = None
+) -> MemoryPlan:
     """Return the layout to run with. Raises `ConfigError` (E_MEMORY) with the arithmetic when there is none.
 
-    `available_bytes`: of the device; None measures what is free now.
+    `available_bytes`: of the device; None measures what is free now. `beside`: a second model held next to the learner; what
+    it takes is not available.
     """
     is_gpu, free = free_memory()
-    return choose_layout(shape, workload_of(config, shape, is_gpu=is_gpu), available_bytes=available_bytes or free)
+    work = workload_of(config, shape, is_gpu=is_gpu)
+    taken = 0 if beside is None else weight_bytes(beside, work.form, work.compute)
+    return choose_layout(shape, work, available_bytes=(available_bytes or free) - taken)
 
 
 def workload_of(config: JobConfig, shape: ModelShape, *, is_gpu: bool) -> Workload:

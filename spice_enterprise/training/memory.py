@@ -216,10 +216,10 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
     value_bytes = int(BYTES_PER_WEIGHT[work.compute])
     sampler_bytes = int(BYTES_PER_WEIGHT[work.sampler_compute])
     return MemoryPlan(
-        base_bytes=_weight_bytes(shape, work.form, work.compute),
+        base_bytes=weight_bytes(shape, work.form, work.compute),
         adapter_bytes=shape.lora_parameters(work.rank) * FLOAT32_BYTES * ADAPTER_COPIES,
         activation_bytes=_activation_bytes(shape, work),
-        sampler_bytes=0 if work.sampler is None else _weight_bytes(shape, work.sampler, work.sampler_compute),
+        sampler_bytes=0 if work.sampler is None else weight_bytes(shape, work.sampler, work.sampler_compute),
         kv_bytes=shape.kv_bytes_per_token(value_bytes if work.sampler is None else sampler_bytes) * work.kv_tokens,
         work=work,
     )
@@ -276,7 +276,8 @@ def _with_room_for_keys(shape: ModelShape, work: Workload, available_bytes: int)
     return plan_memory(shape, replace(work, kv_tokens=max(least, min(work.kv_tokens, room))))
 
 
-def _weight_bytes(shape: ModelShape, form: WeightForm, compute: ComputeType) -> int:
+def weight_bytes(shape: ModelShape, form: WeightForm, compute: ComputeType) -> int:
+    """Return the bytes of a model whose linear maps are held in `form` and the rest in `compute`."""
     return round(shape.linear_weights() * BYTES_PER_WEIGHT[form] + shape.embedding_weights() * BYTES_PER_WEIGHT[compute])
 
 

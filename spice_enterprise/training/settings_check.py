@@ -61,6 +61,18 @@ def engine_problems(config: JobConfig, model: Mapping[str, Any] | None, *, is_gp
     yield from _overlap(config)
     yield from _targets(config, model or {})
     yield from _context(config, model or {})
+    yield from _grounding(config.sized(weights_of(model)))
+
+
+def weights_of(model: Mapping[str, Any] | None) -> int:
+    """Return about how many weights a model has, from its `config.json`; 0 when that is not known yet."""
+    return ModelShape.from_config(model).weights if model and "hidden_size" in model else 0
+
+
+def _grounding(config: JobConfig) -> Iterator[Problem]:
+    if config.selfplay.grounding == "none" and "open_book" in config.selfplay.regimes:
+        what = "none: the Challenger sees no document, and in open_book the Reasoner would"
+        yield Problem(setting="selfplay.grounding", what=what, hint="set selfplay.regimes to [self_contained]")
 
 
 def missing_parts(config: JobConfig) -> Iterator[Problem]:
@@ -137,7 +149,7 @@ def _targets(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _context(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield limits that the longest prompt with its completion exceeds, and a reservation beyond the model's own limit."""
-    config = config.sized(ModelShape.from_config(model).weights if "hidden_size" in model else 0)
+    config = config.sized(weights_of(model))
     prompt, new = prompt_tokens(config), new_tokens(config)
     limit = model.get("max_position_embeddings")
     is_vllm, reserved = config.sampler.kind == "vllm", config.sampler.max_context_tokens

@@ -140,3 +140,11 @@ def test_contract_and_tokens_follow_the_model(weights, sizes):
     told = {"contract": "full", "challenger_tokens": 50, "regimes": ["closed_book"]}
     said = build_config({"corpus": "x", "selfplay": told}).sized(weights).selfplay
     assert (said.contract, said.challenger_tokens, said.reasoner_tokens, said.regimes) == ("full", 50, 2048, ("closed_book",))
+
+
+def test_paths_of_self_play_are_beside_the_file(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "job.yaml").write_text("corpus: docs\nselfplay: {embedder: encoder, challenger_model: elsewhere}\n")
+    play = load_config(tmp_path / "job.yaml").selfplay
+    assert play.embedder == str(tmp_path / "encoder")
+    assert play.challenger_model == "elsewhere"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import Effort, Played, PlayedRollout
+from spice_enterprise.protocols import VERIFIER_FAILURES, Effort, Played, PlayedRollout
 from spice_enterprise.records import Admission, Rollout, RolloutGroup, Task
 from spice_enterprise.selfplay.metrics import step_metrics
 from spice_enterprise.selfplay.task_list import MAX_CHARS, task_lines
@@ -162,12 +162,13 @@ def test_effort_by_phase() -> None:
     assert found["tokens_per_task"] == 50.0
 
 
-def test_grades_that_the_verifier_did_not_give() -> None:
-    failed = answers(FIRST, "--", reason="verifier_raised")
+@pytest.mark.parametrize("code", VERIFIER_FAILURES)
+def test_grades_that_the_verifier_did_not_give(code: str) -> None:
+    failed = answers(FIRST, "--", reason=code)
     silent = answers(FIRST, "--", reason="no_answer")
     rollouts = tuple(PlayedRollout(group=group, is_trained=False) for group in (failed, silent))
     found = measured(Played(groups=(), tasks=(FIRST,), rollouts=rollouts))
-    assert (found["grading/verifier_raised"], found["format_failures"]) == (0.5, 0.5)
+    assert (found[f"grading/{code}"], found["format_failures"]) == (0.5, 0.5)
 
 
 def test_codes_that_are_no_codes_and_chunks_of_nobody() -> None:

@@ -2,7 +2,6 @@ import inspect
 
 import pytest
 
-from spice_enterprise.records import ScrubbedText
 from spice_enterprise.selfplay import reasoner
 from spice_enterprise.selfplay.regimes import Shelf
 
@@ -15,7 +14,7 @@ def test_no_signature_has_a_chunk():
 
 def test_the_prompt_has_the_question_the_options_and_exactly_the_passages(world):
     task = world.task("B", "choice", options=("30 days", "45 days", "60 days", "90 days"), question="How long is it?")
-    shelf = Shelf(passages=(ScrubbedText("PASSAGE one"), ScrubbedText("PASSAGE two")))
+    shelf = Shelf(chunks=(world.chunk("PASSAGE one"), world.chunk("PASSAGE two", index=1)))
     asked = reasoner.ask_open_book(task, shelf, world.config())
     last = asked.messages[-1].content
     assert last.count("PASSAGE") == 2
@@ -28,7 +27,7 @@ def test_the_prompt_has_the_question_the_options_and_exactly_the_passages(world)
 def test_a_shelf_is_refused_in_other_regimes(world, regime):
     task = world.task("45 days", regime=regime)
     with pytest.raises(ValueError, match=regime):
-        reasoner.ask_open_book(task, Shelf(passages=(ScrubbedText("PASSAGE"),)), world.config())
+        reasoner.ask_open_book(task, Shelf(chunks=(world.chunk("PASSAGE"),)), world.config())
 
 
 def test_the_gold_answer_is_not_in_the_prompt(world):

@@ -79,3 +79,12 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch, limit, left) -> None:
     monkeypatch.setattr(fitting, "MEMORY_FILE", tmp_path / "meminfo")
     monkeypatch.setattr(fitting, "CONTROL_GROUP", tmp_path)
     assert free_host_bytes() == left
+
+
+def test_a_second_model_takes_room_from_the_first() -> None:
+    config = make_config()
+    alone = require_memory(config, SHAPE, available_bytes=64 << 30)
+    with pytest.raises(ConfigError) as caught:
+        require_memory(config, SHAPE, available_bytes=alone.total_bytes + 1, beside=SHAPE)
+    assert caught.value.code == "E_MEMORY"
+    assert require_memory(config, SHAPE, available_bytes=64 << 30, beside=SHAPE) == alone

@@ -75,13 +75,13 @@ def test_settings_that_fit_together(settings: dict[str, Any]) -> None:
             {"ingest": {"chunk_tokens": 8000}, "selfplay": {"challenger_tokens": 96}},
             "E_CONTEXT",
             "base_model",
-            "the prompt of 8200 tokens and 96 new ones exceed 8192",
+            "the prompt of 24200 tokens and 96 new ones exceed 8192",
         ),
         (
             {"ingest": {"chunk_tokens": 512}, "sampler": {"kind": "vllm", "max_context_tokens": 800}},
             "E_CONTEXT",
             "sampler.max_context_tokens",
-            "the prompt of 712 tokens and 96 new ones exceed 800",
+            "the prompt of 1736 tokens and 96 new ones exceed 800",
         ),
         (
             {"sampler": {"kind": "vllm", "max_context_tokens": 9000}},
@@ -96,6 +96,12 @@ def test_a_contradiction_is_named(settings: dict[str, Any], code: str, setting: 
     assert len(problems) == 1
     assert problems[0][:2] == (code, setting)
     assert words in problems[0][2]
+
+
+def test_a_challenger_without_documents_leaves_none_to_the_reasoner() -> None:
+    [(_, setting, what)] = found(selfplay={"grounding": "none"})
+    assert (setting, "open_book" in what) == ("selfplay.grounding", True)
+    assert found(selfplay={"grounding": "none", "regimes": ["self_contained"]}) == []
 
 
 def test_packed_weights_are_for_gpus() -> None:
