@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from spice_enterprise.records import (
     AdapterVersion,
@@ -157,13 +157,17 @@ class Verifier(Protocol):
         ...
 
 
+VERIFIER_FAILURES: Final = ("verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_memory", "verifier_died")
+"""Codes of a `Grade` that a verifier gave no verdict for (`selfplay.grading` says when)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
     """The verdict on one answer."""
 
     is_correct: bool
     code: str = ""
-    """Why it could not be graded (`selfplay.grading`); then it counts as wrong."""
+    """Why it could not be graded: one of `VERIFIER_FAILURES`, or `no_answer`; then it counts as wrong."""
 
 
 class Grader(Protocol):

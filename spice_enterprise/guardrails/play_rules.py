@@ -25,9 +25,9 @@ from statistics import fmean
 from typing import Final
 
 from spice_enterprise.policy import GuardrailsPolicy
+from spice_enterprise.protocols import VERIFIER_FAILURES
 from spice_enterprise.records import Action, Alert, JsonValue, Rollout, RolloutGroup, Severity, Step
 
-VERIFIER_FAILURES: Final = frozenset({"verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_died"})
 BASE_REFUSALS: Final = frozenset({"base_open_book", "base_closed_book"})
 CODES: Final = {
     "no_tasks": "E_NO_TASKS",

@@ -24,19 +24,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, runtime_checkable
 
 from spice_enterprise.errors import SpiceError
-from spice_enterprise.protocols import Verifier
+from spice_enterprise.protocols import VERIFIER_FAILURES, Verifier
 from spice_enterprise.records import AnswerKind, Task
 
 RIGHT: Final = "1"
-CODES: Final = {
-    RIGHT: "",
-    "0": "",
-    "r": "verifier_raised",
-    "n": "verifier_not_bool",
-    "t": "verifier_timeout",
-    "m": "verifier_memory",
-    "d": "verifier_died",
-}
+CODES: Final = {RIGHT: "", "0": "", **dict(zip("rtnmd", VERIFIER_FAILURES, strict=True))}
 _LAST_WORDS: Final = "tmd"
 """After these another process goes on."""
 ANSWERS_PER_PROCESS: Final = 20_000

@@ -18,14 +18,13 @@ from types import MappingProxyType
 from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import Effort, Played
+from spice_enterprise.protocols import VERIFIER_FAILURES, Effort, Played
 from spice_enterprise.records import Admission, Role, Rollout, RolloutGroup, Task
 from spice_enterprise.selfplay.answers import normalise
 from spice_enterprise.selfplay.diversity import letter_shares, self_bleu, top_share, word_entropy, zlib_ratio
 
 FORMAT_CHOICE: Final = "format_choice"
 """Reason of a call in which the model chose a format: it is no proposal."""
-VERIFIER_FAILURES: Final = ("verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_died")
 NO_ANSWER: Final = "no_answer"
 ROLES: Final[tuple[Role, ...]] = ("challenger", "reasoner")
 OPTIONS: Final = 4

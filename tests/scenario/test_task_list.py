@@ -10,7 +10,7 @@ import pytest
 from spice_enterprise.guardrails.play_rules import GENERAL, PlayMonitor
 from spice_enterprise.loop import LoopParts, LoopResult, LoopSettings, self_play
 from spice_enterprise.policy import load_guardrails
-from spice_enterprise.protocols import Played, PlayedRollout, Probe, Progress
+from spice_enterprise.protocols import VERIFIER_FAILURES, Played, PlayedRollout, Probe, Progress
 from spice_enterprise.records import AdapterVersion, Chunk, Outcome, RolloutGroup, Step
 from spice_enterprise.store import RunStore
 from spice_enterprise.testing import (
@@ -111,7 +111,7 @@ def test_a_model_that_never_yields_a_valid_task_is_stopped_and_told_what_to_try(
     assert world.play().open_alerts == result.open_alerts, "a halted run stays halted"
 
 
-@pytest.mark.parametrize("code", ["verifier_raised", "verifier_timeout", "verifier_not_bool"])
+@pytest.mark.parametrize("code", VERIFIER_FAILURES)
 def test_a_verifier_that_fails_for_every_answer_halts_at_the_first_step(tmp_path: Path, code: str) -> None:
     world = World(tmp_path, player=Marked("reasoner", "wrong", code))
     (alert,) = world.play().open_alerts

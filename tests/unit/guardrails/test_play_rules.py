@@ -8,7 +8,7 @@ import pytest
 
 from spice_enterprise.guardrails.play_rules import GENERAL, PlayMonitor
 from spice_enterprise.policy import load_guardrails
-from spice_enterprise.protocols import MeasureMonitor, StatefulMonitor
+from spice_enterprise.protocols import VERIFIER_FAILURES, MeasureMonitor, StatefulMonitor
 from spice_enterprise.records import Alert, Rollout, RolloutGroup, Step, canonical_json
 
 POLICY = load_guardrails()
@@ -76,7 +76,7 @@ def test_steps_of_the_warm_up_are_not_play() -> None:
     assert feed(PlayMonitor(POLICY), [[]] * (3 * LIMIT), objective="supervised", frac_zero_std=1.0) == []
 
 
-@pytest.mark.parametrize("code", ["verifier_raised", "verifier_timeout", "verifier_not_bool", "verifier_died"])
+@pytest.mark.parametrize("code", VERIFIER_FAILURES)
 def test_a_verifier_that_grades_nothing_halts_at_once(code: str) -> None:
     played = [group("challenger", VALID), group("reasoner", ("wrong", code), ("wrong", code))]
     ((_, alert),) = feed(PlayMonitor(POLICY), [played])
