@@ -5,7 +5,7 @@ Out: `PlayMonitor`: alerts with stable codes at the head of their reasons.
 Refuses: nothing; it does not raise.
 Not here: rules over the numbers of an update (`drift.py`), the probe (`probes.py`).
 
-The rules (limits from the guardrails policy; steps of the warm-up are skipped by 1 to 4):
+The rules (limits from the guardrails policy; steps of the warm-up are skipped by 1 to 5):
 1. E_NO_TASKS: no valid task in `max_steps_without_task` steps in a row. Halt.
 2. E_VERIFIER_FAILED: the verifier raised, hung or gave no verdict for every answer of a step. Halt.
 3. E_OPEN_BOOK_FELL: of the proposals that reach the frozen base, the share that it can answer with the passage is, over the
@@ -59,21 +59,26 @@ class _Memory:
 class PlayMonitor:
     """The rules with their memory; a `StatefulMonitor` and a `MeasureMonitor`."""
 
-    def __init__(self, policy: GuardrailsPolicy) -> None:
+    def __init__(self, policy: GuardrailsPolicy, *, warmup_steps: int = 0) -> None:
+        """Take the limits, and how many steps are warm-up: one that had no example to learn does not say so itself."""
         self._policy = policy
+        self._warmup_steps = warmup_steps
         self._memory = _Memory()
 
     def check(self, step: Step, groups: Sequence[RolloutGroup]) -> list[Alert]:
         """Return what is wrong with what `step` played; `groups` are all of them, trained on or not. Does not raise."""
-        found: list[Alert] = []
-        if step.objective == "policy":
-            played = [rollout for group in groups if group.objective == "policy" for rollout in group.rollouts]
-            proposals = [r for r in played if r.role == "challenger" and r.reason != "format_choice"]
-            found += self._without_task(step, proposals)
-            found += self._ungraded(step, [r for r in played if r.role == "reasoner"])
-            found += self._unfounded(step, proposals)
-            found += self._stalled(step)
-        return found + self._flat(step)
+        if step.objective == "supervised" or step.number <= self._warmup_steps:
+            return []
+        played = [rollout for group in groups if group.objective == "policy" for rollout in group.rollouts]
+        proposals = [r for r in played if r.role == "challenger" and r.reason != "format_choice"]
+        answers = [r for r in played if r.role == "reasoner"]
+        return [
+            *self._without_task(step, proposals),
+            *self._ungraded(step, answers),
+            *self._unfounded(step, proposals),
+            *self._stalled(step),
+            *self._flat(step),
+        ]
 
     def check_measured(self, step: Step, measured: Mapping[str, float]) -> list[Alert]:
         """Return what is wrong with what a probe measured at `step`. Does not raise."""

@@ -76,6 +76,20 @@ def test_steps_of_the_warm_up_are_not_play() -> None:
     assert feed(PlayMonitor(POLICY), [[]] * (3 * LIMIT), objective="supervised", frac_zero_std=1.0) == []
 
 
+def test_a_step_of_the_warm_up_without_an_example_is_not_play_either() -> None:
+    monitor = PlayMonitor(POLICY, warmup_steps=3 * LIMIT)
+    assert feed(monitor, [[]] * (3 * LIMIT), frac_zero_std=1.0) == []
+    assert [number for number, _ in feed(monitor, [[]] * (4 * LIMIT))] == [4 * LIMIT], "counted from the first step of play on"
+
+
+def test_what_is_measured_in_the_warm_up_ends_no_run() -> None:
+    monitor = PlayMonitor(POLICY)
+    warm = [alert for n in range(1, 20) for alert in monitor.check(step_of(n, heldout=0.5, objective="supervised"), [])]
+    played = [monitor.check(step_of(n, heldout=0.3), [group("challenger", VALID)]) for n in range(20, 24)]
+    assert warm == []
+    assert [len(alerts) for alerts in played] == [0] * POLICY.max_flat_measurements + [1]
+
+
 @pytest.mark.parametrize("code", VERIFIER_FAILURES)
 def test_a_verifier_that_grades_nothing_halts_at_once(code: str) -> None:
     played = [group("challenger", VALID), group("reasoner", ("wrong", code), ("wrong", code))]
