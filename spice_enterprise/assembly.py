@@ -521,7 +521,7 @@ class Assembly:
 
         policy, play = self.guardrails_policy, self.config.selfplay
         hard = HardRuleMonitor(policy, least_reward=min(play.invalid_reward, -play.duplicate_penalty))
-        return (hard, PlayMonitor(policy), LeakMonitor(self._patterns))
+        return (hard, PlayMonitor(policy, warmup_steps=self.warmup_steps), LeakMonitor(self._patterns))
 
     @cached_property
     def probe(self) -> Probe | None:
