@@ -79,6 +79,7 @@ class SettingResult:
     failures: tuple[Failure, ...]
     bars: tuple[Bar, ...]
     start: Rates | None
+    warmed: Rates | None
     end: Rates | None
     steps_applied: float | None
     sampled_tokens: float | None
@@ -208,6 +209,7 @@ def _result(name: str, own: Sequence[Outcome], every: Sequence[Outcome], tables:
         failures=tuple(Failure(seed=o.seed, run=o.run, code=o.code) for o in own if not o.is_finished),
         bars=tuple(_bar(name, done, reference, table, is_with) for table in tables for is_with in (True, False)) if done else (),
         start=_mean_rates([o.start for o in done]),
+        warmed=_mean_rates([o.warmed for o in done]),
         end=_mean_rates([o.end for o in done]),
         steps_applied=mean_of(o.steps_applied for o in done),
         sampled_tokens=mean_of(o.sampled_tokens for o in done),

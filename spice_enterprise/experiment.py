@@ -290,6 +290,7 @@ class ExperimentRun:
             adapter_digest=adapter_digest,
             verdict=last_verdict(store, adapter_digest),
             start=play.start,
+            warmed=play.warmed,
             end=play.end,
             steps=play.steps,
             steps_applied=play.steps_applied,

@@ -12,11 +12,13 @@ from typing import Final
 
 from spice_enterprise.comparison import AS_CONFIGURED, UNTRAINED, Bar, ClaimSize, Estimate, SettingResult
 from spice_enterprise.experiment import Experiment
+from spice_enterprise.outcomes import EDGE_STEPS
 from spice_enterprise.page import aligned, document, duration, escape, table, terms
 from spice_enterprise.plots import difference_plot
 
 NOTHING: Final = "–"
 _BAR_HEADS: Final = ("setting", "seeds", "right", f"minus {UNTRAINED}", f"minus {AS_CONFIGURED}")
+_PLAY_TITLE: Final = f"play at the start, after the warm-up where there was one, at the end; {EDGE_STEPS} steps each"
 _PLAY_HEADS: Final = ("setting", "readable", "admitted", "base agrees", "right answers", "applied", "tokens", "took")
 
 
@@ -28,7 +30,7 @@ def render_text(experiment: Experiment) -> str:
         for is_with_passage in (True, False):
             rows = [_bar_cells(r, _bar_of(r, size, is_with_passage=is_with_passage)) for r in experiment.comparison.results]
             lines += ["", _title(size, is_with_passage=is_with_passage), *aligned(_BAR_HEADS, rows)]
-    lines += ["", "play, from the first steps to the last", *aligned(_PLAY_HEADS, map(_play_cells, _played(experiment)))]
+    lines += ["", _PLAY_TITLE, *aligned(_PLAY_HEADS, map(_play_cells, _played(experiment)))]
     failures = list(_failures(experiment))
     lines += ["", "not finished (the same command tries again)", *failures] if failures else []
     return "\n".join(line.rstrip() for line in lines)
@@ -105,17 +107,18 @@ def _play_cells(result: SettingResult) -> tuple[str, ...]:
     names = ("readable", "admitted", "open_book", "right")
     return (
         result.setting,
-        *(_from_to(getattr(result.start, name, None), getattr(result.end, name, None)) for name in names),
+        *(_road([getattr(rates, name, None) for rates in (result.start, result.warmed, result.end)]) for name in names),
         NOTHING if result.steps_applied is None else f"{result.steps_applied:.0f}",
         NOTHING if result.sampled_tokens is None else f"{result.sampled_tokens:,.0f}",
         NOTHING if result.seconds is None else duration(result.seconds),
     )
 
 
-def _from_to(start: float | None, end: float | None) -> str:
-    if start is None or end is None:
-        return NOTHING
-    return f"{start:.0%} -> {end:.0%}"
+def _road(rates: Sequence[float | None]) -> str:
+    """Return start, after the warm-up, end; two values where play began with the first step or never."""
+    start, warmed, end = ((NOTHING if rate is None else f"{rate:.0%}") for rate in rates)
+    shown = (start, end) if warmed in (start, NOTHING) else (start, warmed, end)
+    return NOTHING if set(shown) == {NOTHING} else " -> ".join(shown)
 
 
 def _failures(experiment: Experiment) -> Iterator[str]:
@@ -153,7 +156,7 @@ def _differences(title: str, found: Sequence[tuple[SettingResult, Bar | None]]) 
 
 def _play_section(experiment: Experiment) -> str:
     rows = [tuple(map(escape, _play_cells(result))) for result in _played(experiment)]
-    return f"<h2>Play</h2><p>From the first steps to the last.</p>{table(_PLAY_HEADS, rows, numbers=range(1, 8))}"
+    return f"<h2>Play</h2><p>{escape(_PLAY_TITLE.capitalize())}.</p>{table(_PLAY_HEADS, rows, numbers=range(1, 8))}"
 
 
 def _failure_section(experiment: Experiment) -> str:

@@ -1,7 +1,7 @@
 """What one run of an experiment came to: its marks, its rates of play, or the code that ended it.
 
 In: the directory of a run.
-Out: an `Outcome`, kept in that directory; how play went at its start and at its end.
+Out: an `Outcome`, kept in that directory; how play went at the start, after the warm-up and at the end.
 Refuses: nothing; an outcome that is damaged or of other settings counts as none.
 Not here: making the run (`experiment.py`), comparing runs (`comparison.py`).
 """
@@ -19,8 +19,8 @@ from spice_enterprise.protocols import Played
 from spice_enterprise.records import GateReport, Rollout, Step, Verdict, decode
 from spice_enterprise.store import RunStore
 
-EDGE_STEPS: Final = 3
-"""Steps that the start and the end of play are averaged over."""
+EDGE_STEPS: Final = 2
+"""Steps that each of the three rates of a run is taken over."""
 BARE_BASE: Final = "base"
 
 
@@ -53,7 +53,11 @@ class Outcome:
     """`base` when nothing was trained or learned."""
     verdict: Verdict | None = None
     start: Rates | None = None
+    """Of the first steps with proposals, those of a `format` warm-up included."""
+    warmed: Rates | None = None
+    """Of the first steps of self-play: what the warm-up left behind, and the same as `start` where it had no proposals."""
     end: Rates | None = None
+    """Of the last steps with proposals."""
     steps: int = 0
     steps_applied: int = 0
     sampled_tokens: int = 0
@@ -88,6 +92,7 @@ class PlaySummary:
     """What a run's journal and steps add up to."""
 
     start: Rates | None
+    warmed: Rates | None
     end: Rates | None
     steps: int
     steps_applied: int
@@ -98,15 +103,19 @@ class PlaySummary:
 def summarise_play(store: RunStore) -> PlaySummary:
     """Read a run's journal once. Raises `IntegrityError` when it is damaged."""
     counts: list[_Counts] = []
+    in_warmup = 0  # how many of them are of the warm-up: all before the last step with examples
     sampled_tokens = 0
     for played in store.played():
         rollouts = _rollouts(played)
         sampled_tokens += sum(len(rollout.token_ids) for rollout in rollouts)
         if any(rollout.role == "challenger" for rollout in rollouts):
             counts.append(_counts(played, rollouts))
+        if any(item.group.objective == "supervised" for item in played.rollouts):
+            in_warmup = len(counts)
     steps = {step.number: step for step in store.all(Step)}.values()
     return PlaySummary(
         start=_rates(counts[:EDGE_STEPS]),
+        warmed=_rates(counts[in_warmup:][:EDGE_STEPS]),
         end=_rates(counts[-EDGE_STEPS:]),
         steps=len(steps),
         steps_applied=sum(step.is_applied for step in steps),
@@ -132,7 +141,9 @@ class _Counts:
 
 
 def _rollouts(played: Played) -> list[Rollout]:
-    return [rollout for item in played.rollouts for rollout in item.group.rollouts]
+    """Return what was proposed and answered; examples of a warm-up are neither."""
+    groups = (item.group for item in played.rollouts if item.group.objective == "policy")
+    return [rollout for group in groups for rollout in group.rollouts]
 
 
 def _counts(played: Played, rollouts: Sequence[Rollout]) -> _Counts:
