@@ -61,7 +61,8 @@ class StepPoint:
     number: int
     challenger_reward: float
     reasoner_reward: float
-    valid_rate: float
+    valid_rate: float | None
+    """Share of the proposals that were admitted; None where there was none, as in a warm-up on facts."""
     pass_rate: float | None
     """Share of the reasoner's attempts that were right; None when there was no attempt."""
     kl_nats_per_token: float
@@ -115,6 +116,7 @@ class Figures:
     alerts: tuple[Alert, ...]
     curve: tuple[StepPoint, ...]
     exam_questions: int
+    """About unseen documents: those that the gate decides by."""
     exam_documents: int
     primary: str | None
     baseline: float | None
@@ -137,6 +139,8 @@ class Figures:
     """All steps of all sessions."""
     peak_memory_bytes: int
     connections_attempted: int
+    recall_questions: int = 0
+    """About trained documents; their marks decide nothing."""
 
 
 def figures_of(store: RunStore, corpus: Corpus, exam: Exam, report: GateReport | None, facts: Facts) -> Figures:
@@ -147,6 +151,8 @@ def figures_of(store: RunStore, corpus: Corpus, exam: Exam, report: GateReport |
     alerts = store.all(Alert)
     played = {number: _tally(item) for number, item in _by_step(store)}
     curve = tuple(_point(step, played.get(number), alerts) for number, step in sorted(steps.items()))
+    valid_rates, pass_rates = _known(p.valid_rate for p in curve), _known(p.pass_rate for p in curve)
+    asked = [item for item in exam.items if item.claim == "transfer"]
     primary = next((r for r in report.results if r.check == report.primary), None) if report else None
     unseen = {chunk.document_id for chunk in corpus.unseen}
     return Figures(
@@ -167,16 +173,17 @@ def figures_of(store: RunStore, corpus: Corpus, exam: Exam, report: GateReport |
         steps_applied=sum(point.is_applied for point in curve),
         tasks=sum(tally.tasks for tally in played.values()),
         frontier_tasks=sum(tally.frontier for tally in played.values()),
-        valid_rate_start=_mean(p.valid_rate for p in curve[:EDGE_STEPS]),
-        valid_rate_end=_mean(p.valid_rate for p in curve[-EDGE_STEPS:]),
-        pass_rate_start=_mean(_known(curve)[:EDGE_STEPS]),
-        pass_rate_end=_mean(_known(curve)[-EDGE_STEPS:]),
+        valid_rate_start=_mean(valid_rates[:EDGE_STEPS]),
+        valid_rate_end=_mean(valid_rates[-EDGE_STEPS:]),
+        pass_rate_start=_mean(pass_rates[:EDGE_STEPS]),
+        pass_rate_end=_mean(pass_rates[-EDGE_STEPS:]),
         restores=commit.restores if commit else 0,
         is_halted=commit.is_halted if commit else False,
         alerts=alerts,
         curve=curve,
-        exam_questions=len(exam.items),
-        exam_documents=len({item.document_id for item in exam.items}),
+        exam_questions=len(asked),
+        exam_documents=len({item.document_id for item in asked}),
+        recall_questions=len(exam.items) - len(asked),
         primary=report.primary if report else None,
         baseline=primary.baseline if primary else None,
         candidate=primary.candidate if primary else None,
@@ -212,8 +219,9 @@ class _Tally:
 
 
 def _tally(played: Played) -> _Tally:
-    groups = [item.group.rollouts for item in played.rollouts if item.group.role == "reasoner"]
-    asked = [r for item in played.rollouts if item.group.role == "challenger" for r in item.group.rollouts]
+    own = [item.group for item in played.rollouts if item.group.objective == "policy"]  # an example is no proposal or answer
+    groups = [group.rollouts for group in own if group.role == "reasoner"]
+    asked = [rollout for group in own if group.role == "challenger" for rollout in group.rollouts]
     proposals = [rollout for rollout in asked if rollout.reason != "format_choice"]
     right = [sum(rollout.outcome == "correct" for rollout in rollouts) for rollouts in groups]
     return _Tally(
@@ -243,7 +251,7 @@ def _point(step: Step, tally: _Tally | None, alerts: Sequence[Alert]) -> StepPoi
         number=step.number,
         challenger_reward=step.challenger_reward_mean,
         reasoner_reward=step.reasoner_reward_mean,
-        valid_rate=tally.valid / tally.proposals if tally and tally.proposals else 1.0 - step.invalid_rate,
+        valid_rate=tally.valid / tally.proposals if tally and tally.proposals else None,
         pass_rate=tally.correct / tally.attempts if tally and tally.attempts else None,
         kl_nats_per_token=step.kl_nats_per_token,
         entropy_nats_per_token=step.entropy_nats_per_token,
@@ -255,8 +263,8 @@ def _point(step: Step, tally: _Tally | None, alerts: Sequence[Alert]) -> StepPoi
     )
 
 
-def _known(curve: Sequence[StepPoint]) -> list[float]:
-    return [point.pass_rate for point in curve if point.pass_rate is not None]
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -394,13 +402,18 @@ def _why_halted(figures: Figures) -> list[str]:
 
 def _gate_rows(figures: Figures) -> list[str]:
     if not figures.checks:
-        return [f"{figures.exam_questions} questions on {figures.exam_documents} unseen documents; not asked"]
+        return [f"{_exam_text(figures)}; not asked"]
     wide = max(len(result.check) for result in figures.checks)
     rows = []
     for result in figures.checks:
         values, size = _values_text(result), _size_text(result)
         rows.append(f"{result.check:<{wide}}  {result.verdict:<12}  {values:<42}{size}")
     return rows
+
+
+def _exam_text(figures: Figures) -> str:
+    recall = f" and {figures.recall_questions} on trained ones, whose marks decide nothing" if figures.recall_questions else ""
+    return f"{figures.exam_questions} questions on {figures.exam_documents} unseen documents{recall}"
 
 
 def _values_text(result: CheckResult) -> str:
@@ -556,7 +569,7 @@ def _tiles(figures: Figures) -> str:
 
 
 def _gate_section(figures: Figures) -> str:
-    asked = f"{figures.exam_questions} questions on {figures.exam_documents} unseen documents, frozen before the first step."
+    asked = f"{_exam_text(figures)}, frozen before the first step."
     if not figures.checks:
         return f"<h2>Gate</h2><p>{asked} The gate was not asked.</p>"
     compared = [r for r in figures.checks if r.baseline is not None and r.candidate is not None]

@@ -294,6 +294,30 @@ def test_start_and_end_are_means_over_three_steps(tmp_path: Path) -> None:
     assert found.pass_rate_end == pytest.approx((0.25 + 0.5 + 0.75) / 3)
 
 
+def test_examples_of_a_warm_up_are_neither_proposals_nor_answers(tmp_path: Path) -> None:
+    store, standing = make_run(tmp_path, steps=0)
+    for number in (1, 2, 3):
+        taught = tuple(replace(group, objective="supervised") for group in play(number, 4).groups)
+        played = Played(groups=taught, tasks=(), rollouts=tuple(PlayedRollout(group=g, is_trained=True) for g in taught))
+        store.journal(number, played)
+        store.put(make_step(number, played, seeding.stream(1), standing.adapter_id, objective="supervised"))
+    store.journal(4, play(4, 1))
+    store.put(make_step(4, play(4, 1), seeding.stream(2), standing.adapter_id))
+    found = figures_of(store, CORPUS, EXAM, None, FACTS)
+    assert [(point.valid_rate, point.pass_rate) for point in found.curve] == [(None, None)] * 3 + [(0.25, 0.25)]
+    assert (found.valid_rate_start, found.pass_rate_start, found.frontier_tasks) == (0.25, 0.25, 1)
+    assert "valid proposals 25% -> 25%" in render_text(found)
+    assert "<svg" in render_html(found)
+
+
+def test_questions_about_trained_documents_are_counted_apart(tmp_path: Path) -> None:
+    store, _ = make_run(tmp_path, steps=1)
+    recall = tuple(replace(item, claim="recall", document_id=DOCUMENTS[0].document_id) for item in EXAM.items[:2])
+    found = figures_of(store, CORPUS, replace(EXAM, items=(*EXAM.items, *recall)), None, FACTS)
+    assert (found.exam_questions, found.exam_documents, found.recall_questions) == (6, 2, 2)
+    assert "6 questions on 2 unseen documents and 2 on trained ones" in render_text(found)
+
+
 def test_restored_steps_are_marked(tmp_path: Path) -> None:
     _, found = figures(tmp_path, alarm=5)
     assert [p.number for p in found.curve if p.is_restored] == [5]
