@@ -59,7 +59,7 @@ def crossplay(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="The YAML file of a finished run, or its directory.", show_default=False)
     ],
-    checkpoints: Annotated[int, typer.Option("--checkpoints", min=2, help="Versions, from 30 % of training to its end.")] = 5,
+    checkpoints: Annotated[int, typer.Option("--checkpoints", min=2, help="Versions, from 30 % of self-play to its end.")] = 5,
     chunks: Annotated[int, typer.Option("--chunks", min=2, help="Chunks of unseen documents.")] = 64,
     attempts: Annotated[int, typer.Option("--attempts", min=2, help="Proposals for each chunk by each version.")] = 8,
     answers: Annotated[int, typer.Option("--answers", min=2, help="Answers to each question by each version.")] = 8,

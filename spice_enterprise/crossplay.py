@@ -6,7 +6,7 @@ Out: a `CrossPlay`: per version the pass rate of (a) the anchor on its questions
 Refuses: a run without kept adapters (E_NO_CHECKPOINTS) or unseen chunks (E_NO_UNSEEN), another config than the run's.
 Not here: how a proposal is made and admitted (`selfplay/`), what is shown (`crossplay_page.py`).
 
-As in the paper the anchor stands at 30 % of training and is both times the first point. A Challenger that got better makes
+As in the paper the anchor stands at 30 % of self-play and is both times the first point. A Challenger that got better makes
 (a) fall; so does one whose reference answers got wrong, which the open-book rate tells apart: it is drawn anew, apart from
 the votes of admission, since every admitted question has passed those. Every version proposes with the same draws and spans.
 What was proposed and answered is kept in the run's directory, so nothing is asked twice.
@@ -40,7 +40,7 @@ from spice_enterprise.selfplay.episode import SelfplayStage
 from spice_enterprise.store import RunStore
 
 ANCHOR_SHARE: Final = 0.3
-"""Where in training the anchor stands."""
+"""Where in self-play the anchor stands."""
 DRAWS: Final = 10_000
 
 
@@ -97,19 +97,21 @@ class CrossPlay:
 # --- which versions and chunks ----------------------------------------------------------------------------------------
 
 
-def choose_checkpoints(kept: Sequence[AdapterVersion], count: int) -> tuple[AdapterVersion, ...]:
-    """Return the anchor, nearest to 30 % of the last step, and later versions evenly spread up to the last.
+def choose_checkpoints(kept: Sequence[AdapterVersion], count: int, *, warmup_steps: int = 0) -> tuple[AdapterVersion, ...]:
+    """Return the anchor, nearest to 30 % of self-play, and later versions evenly spread up to the last.
 
+    Versions from within a warm-up are none of self-play; the one that stood after it is the earliest.
     Raises `ConfigError` E_NO_CHECKPOINTS when there are fewer than two.
     """
-    versions = sorted(kept, key=lambda version: version.step)
+    played = (version for version in kept if version.step >= warmup_steps)
+    versions = sorted(played, key=lambda version: version.step)
     if len(versions) < 2:
         raise ConfigError(
-            f"{len(versions)} version(s) of this run are still there; crossplay needs two or more",
+            f"{len(versions)} version(s) of this run's self-play are still there; crossplay needs two or more",
             code="E_NO_CHECKPOINTS",
             hint="set training.keep_adapters_every (such as 10) and train under another --name",
         )
-    wanted = ANCHOR_SHARE * versions[-1].step
+    wanted = warmup_steps + ANCHOR_SHARE * (versions[-1].step - warmup_steps)
     anchor = min(range(len(versions) - 1), key=lambda i: abs(versions[i].step - wanted))
     later = versions[anchor + 1 :]
     most = min(count - 1, len(later))
@@ -173,7 +175,8 @@ class CrossPlayRun:
         with opened(self._config, self._parts) as assembly:
             self._store.begin(self._config, assembly.policy_digests())
             chunks = choose_chunks(corpus.chunks, self._sizes.chunks, seed=self._config.seed)
-            versions = choose_checkpoints(self._kept(assembly), self._sizes.checkpoints)
+            kept, warmup_steps = self._kept(assembly), assembly.warmup_steps
+            versions = choose_checkpoints(kept, self._sizes.checkpoints, warmup_steps=warmup_steps)
             assembly.trainer.start()  # a sampler that shares the learner's weights loads nothing over unsaved ones
             found = self._found(corpus, chunks, versions, self._table(assembly, chunks))
             assembly.audit.append(_event(found))

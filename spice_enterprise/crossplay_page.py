@@ -118,7 +118,7 @@ def _digests(found: CrossPlay) -> list[tuple[str, str]]:
 
 def _reading_section() -> str:
     words = (
-        ("Anchor", "The first version shown, at about 30 % of training. Both curves begin with it answering its own questions."),
+        ("Anchor", "The first version shown, at about 30 % of self-play. Both curves begin with it answering its own questions."),
         ("(a) falls", "The anchor gets fewer of a later version's questions right: they became harder, or their answers wrong."),
         (
             "Base with passage",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from spice_enterprise import Parts, SpiceAdapterJob, crossplay_page
+from spice_enterprise.assembly import Assembly
 from spice_enterprise.config import JobConfig, build_config
 from spice_enterprise.crossplay import CrossPlay, CrossPlayRun, Sizes, choose_checkpoints, choose_chunks
 from spice_enterprise.errors import ConfigError, CorpusError, StoreError
@@ -148,7 +149,7 @@ def world(trained: World, tmp_path: Path) -> World:
 
 def test_harder_questions_lower_a_and_better_answers_raise_b(world: World) -> None:
     found = world.run()
-    assert [c.step for c in found.checkpoints] == [3, 7, 10], "the anchor at 30 % of training, then evenly to the end"
+    assert [c.step for c in found.checkpoints] == [3, 7, 10], "the anchor at 30 % of self-play, then evenly to the end"
     first, last = found.checkpoints[0], found.checkpoints[-1]
     assert first.asked is not None
     assert last.asked_change is not None
@@ -316,6 +317,31 @@ def version_of(step: int) -> AdapterVersion:
 )
 def test_the_anchor_is_at_30_percent_and_the_rest_even(steps: Sequence[int], count: int, expected: list[int]) -> None:
     assert [v.step for v in choose_checkpoints([version_of(step) for step in steps], count)] == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (range(0, 101, 10), [40, 70, 100]),  # nearest to 20 + 0.3 * 80
+        ([0, 10, 20, 100], [20, 100]),
+        ([0, 10, 30, 100], [30, 100]),
+    ],
+)
+def test_the_warm_up_is_no_self_play(steps: Sequence[int], expected: list[int]) -> None:
+    found = choose_checkpoints([version_of(step) for step in steps], 3, warmup_steps=20)
+    assert [v.step for v in found] == expected
+
+
+def test_a_run_with_one_version_after_its_warm_up_has_nothing_to_compare() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose_checkpoints([version_of(step) for step in (0, 10, 20)], 3, warmup_steps=20)
+    assert caught.value.code == "E_NO_CHECKPOINTS"
+
+
+def test_the_run_says_how_long_its_warm_up_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Assembly, "warmup_steps", 4)
+    found = world.run(Sizes(checkpoints=3, chunks=2, attempts=2, answers=2))
+    assert [c.step for c in found.checkpoints] == [6, 8, 10], "4 and 30 % of 6"
 
 
 def chunk_of(document: int, index: int, split: str) -> Chunk:
