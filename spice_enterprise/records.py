@@ -265,7 +265,7 @@ class Rollout:
     stop_reason: StopReason
     outcome: Outcome
     reason: str
-    """A code: why a proposal was refused or unparsable, or why an answer could not be graded; empty otherwise."""
+    """A code: why a proposal was refused or unparsable, or why an answer could not be graded; for an example: its source."""
     reward: float
     rollout_id: str = _id()
 
