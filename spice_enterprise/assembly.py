@@ -494,6 +494,19 @@ class Assembly:
 
         return EncoderEmbedder(Path(self.config.selfplay.embedder))
 
+    def model_digests(self) -> dict[str, str]:
+        """Return the digests of models beside the base that decide what is played, by setting."""
+        from spice_enterprise.training.base_model import digest_model
+
+        play = self.config.selfplay
+        used = {
+            "embedder": play.embedder if play.embedder != "hashed" and self._given.embedder is None else None,
+            "challenger_model": play.challenger_model if play.challenger == "frozen" else None,
+        }
+        return {
+            name: f"sha256:{digest_model(Path(path))}" for name, path in used.items() if path is not None and Path(path).is_dir()
+        }
+
     @cached_property
     def _challenger_sampler(self) -> Sampler | None:
         """Who proposes where that is another model than base and player; it is frozen."""
@@ -508,7 +521,8 @@ class Assembly:
         name, is_offline = play.challenger_model, self.config.offline
         other = resolve_base_model(name, cache_dir=cache_dir(), is_offline=is_offline, expected_digest=None)
         held = LearnerModel.load(other, self.config.training, seed=self.config.seed)
-        return HfSampler(held, ChatTokenizer(other.path), run_dir=self._store.run_dir)
+        digest = f"sha256:{other.digest}"
+        return HfSampler(held, ChatTokenizer(other.path), run_dir=self._store.run_dir, bare_digest=digest)
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:

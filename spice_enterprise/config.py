@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spice_enterprise.errors import ConfigError
 from spice_enterprise.records import Regime, digest_of
@@ -24,6 +24,7 @@ EMBEDDED_MODEL: Final = "embedded"
 PAPER: Final[dict[str, dict[str, Any]]] = {
     "selfplay": {
         "steps": 640,
+        "chunks_per_step": 8,
         "max_tasks": 8,
         "max_rounds": 128,
         "refill_rounds": 0,
@@ -34,6 +35,7 @@ PAPER: Final[dict[str, dict[str, Any]]] = {
         "open_book_samples": 0,
         "open_book_agree": 0,
         "reward": "spice",
+        "relax_invalid": False,
         "duplicate_penalty": 0.0,
         "chunk_sampler": "uniform",
         "reasoner_task": "random",
@@ -43,7 +45,8 @@ PAPER: Final[dict[str, dict[str, Any]]] = {
     "training": {"learning_rate": 1e-5, "warmup_steps": 0, "clip_high": 0.2, "mask_truncated": False},
 }
 """SPICE as published (arXiv 2510.24684): up to 1,024 attempts, every readable task is played, the model chooses the format.
-The learning rate is ten times the paper's 1e-6, which was for full fine-tuning: this learner trains an adapter."""
+Its batch of 128 is read as 128 rollouts, that is 8 documents of 8 + 8. The learning rate is ten times the paper's 1e-6,
+which was for full fine-tuning: this learner trains an adapter."""
 PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {"enterprise": {}, "paper": PAPER}
 SMALL_MODEL_WEIGHTS: Final = 10**9
 """Models below it are asked the short contract."""
@@ -136,7 +139,9 @@ class SelfplayConfig(Section):
     reward: Literal["chance_corrected", "spice", "rzero", "azr", "spell", "threshold"] = "chance_corrected"
     """What a proposal earns for how often its task is answered right."""
     invalid_reward: float = Field(default=-0.1, ge=-1.0, le=0.0)
-    """What a proposal earns that is refused or cannot be read; 0 once few have been valid for ten steps."""
+    """What a proposal earns that is refused or cannot be read."""
+    relax_invalid: bool = True
+    """Make that 0 while fewer than a fifth of the proposals were valid in each of the last ten steps."""
     duplicate_penalty: float = Field(default=0.25, ge=0.0, le=1.0)
     """What a proposal pays that is very near to an archived question."""
     near_copy: float = Field(default=0.85, gt=0.0, le=1.0)
@@ -163,6 +168,12 @@ class SelfplayConfig(Section):
     """Steps between measurements of the standing adapter on unseen documents, the first before step 1; 0: none."""
     general_items: str | None = None
     """File of multiple-choice items (JSON lines: question, choices, answer_index) that each measurement scores as well."""
+
+    @model_validator(mode="after")
+    def _can_agree(self) -> "SelfplayConfig":
+        if 0 < self.open_book_samples < self.open_book_agree:
+            raise ValueError("open_book_agree: more than the open_book_samples there are, so nothing could be admitted")
+        return self
 
 
 class WarmupConfig(Section):
@@ -254,8 +265,8 @@ class ExamConfig(Section):
     questions_per_document: int = Field(default=5, ge=1, le=100)
     max_questions: int = Field(default=2_000, ge=1)
     recall_questions: int = Field(default=0, ge=0)
-    """Questions about facts of trained documents, asked beside those about unseen ones: is a fact in the weights? They decide
-    nothing at the gate; `experiment` shows them."""
+    """Questions about facts of trained documents, asked beside those about unseen ones: is a fact in the weights? Their marks
+    decide nothing at the gate, whose leak check reads these answers like all others; `experiment` shows them."""
     answer_tokens: int = Field(default=16, ge=1)
     draws: int = Field(default=10_000, ge=100)
     """Bootstrap draws of the paired interval."""
@@ -305,6 +316,13 @@ class JobConfig(Section):
     exam: ExamConfig = ExamConfig()
     policies: PolicyPaths = PolicyPaths()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _has_its_preset(self) -> "JobConfig":
+        for name, values in PRESETS[self.preset].items():
+            if not set(values) <= getattr(self, name).model_fields_set:
+                raise ValueError(f"preset: the values of {self.preset} are laid by build_config or a file, not here")
+        return self
 
     @property
     def workspace_dir(self) -> Path:

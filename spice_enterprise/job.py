@@ -304,7 +304,8 @@ class SpiceAdapterJob:
     def _identity(self, corpus: Corpus) -> tuple[tuple[str, str], ...]:
         """Return the digests that a resumed run must find unchanged; the learner checks its base itself."""
         policies = ((f"policy.{name}", digest) for name, digest in sorted(self._parts.policy_digests().items()))
-        return (("config", self.config.digest()), ("corpus", corpus.digest), *policies)
+        models = ((f"model.{name}", digest) for name, digest in sorted(self._parts.model_digests().items()))
+        return (("config", self.config.digest()), ("corpus", corpus.digest), *policies, *models)
 
     def _judge(self, trained: LoopResult, exam: Exam) -> GateReport | None:
         version = trained.version
@@ -416,10 +417,11 @@ class SpiceAdapterJob:
         """Write how the run began and how it ended."""
         policies = tuple(NamedDigest(role="policy", name=n, digest=d) for n, d in self._parts.policy_digests().items())
         config = NamedDigest(role="config", name="config", digest=self.config.digest())
+        models = tuple(NamedDigest(role="model", name=n, digest=d) for n, d in self._parts.model_digests().items())
         sampler = self.config.sampler
         data = (("is_new", is_new), ("sampler", sampler.kind), ("weights", sampler.weights), ("dtype", sampler.dtype))
         try:
-            self._log("run.started", inputs=(config, *policies), data=data)
+            self._log("run.started", inputs=(config, *policies, *models), data=data)
             yield
         except KeyboardInterrupt:
             self._close("stopped", "KILLED")
@@ -463,10 +465,7 @@ class SpiceAdapterJob:
         dumped = self.config.model_dump(mode="json", include={"seed", "offline", "ingest", "selfplay", "training", "exam"})
         sections = {name: keys for name, keys in dumped.items() if isinstance(keys, dict)}
         shown = {
-            f"{name}.{key}": str(value)
-            for name, keys in sections.items()
-            for key, value in keys.items()
-            if key not in PATHS
+            f"{name}.{key}": str(value) for name, keys in sections.items() for key, value in keys.items() if key not in PATHS
         }
         return {**shown, "seed": str(self.config.seed), "config_digest": self.config.digest()}
 

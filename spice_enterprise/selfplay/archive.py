@@ -10,8 +10,9 @@ archive that was there, and a step that is played again (`before`) does not meet
 numbers, so that every cosine is the same number however the entries came in and on whatever machine.
 
 Where the Reasoner reads the passage a question belongs to its chunk ("What is the notice period?" is a new task for every
-contract); elsewhere it stands alone. Of most tasks only a digest and a vector stay. The newest `WHOLE_TASKS` with right and
-wrong answers stay whole, because they are replayed: their text is the model's, made from scrubbed text, and never prints.
+contract); elsewhere it stands alone. In memory only a digest and a vector stay of most tasks; the newest `WHOLE_TASKS` with
+right and wrong answers stay whole, because they are replayed. Their text is the model's, made from scrubbed text, and never
+prints. The run's state holds the entries as they were made, about 500 bytes a task.
 """
 
 import base64

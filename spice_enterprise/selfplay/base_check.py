@@ -3,6 +3,7 @@
 In: a task as it would be played, its chunk.
 Out: prompts for the base (adapter disabled), and the share of its answers that agree with the reference answer.
 Refuses: `base_open_book` when too few answers with the passage agree: the reference answer is wrong, or the question unclear.
+    `ungraded` instead when the verifier failed on one of them, which says nothing about the proposal.
     `base_closed_book` when every answer without the passage agrees: the question needs no document.
 Not here: the cheap checks (`admission.py`). No vote of the model in training decides what it is trained on.
 
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import Grader
+from spice_enterprise.protocols import VERIFIER_FAILURES, Grade, Grader
 from spice_enterprise.records import Chunk, Completion, Prompt, ScrubbedText, Task
 from spice_enterprise.seeding import derive
 from spice_enterprise.selfplay.answers import extract_answer
@@ -27,6 +28,8 @@ class Votes:
 
     open_book: float | None = None
     closed_book: float | None = None
+    is_ungraded: bool = False
+    """The verifier gave no verdict on some answer."""
 
 
 def asks(task: Task, chunk: Chunk, config: SelfplayConfig, *, key: str, seed: int) -> list[Ask]:
@@ -51,15 +54,18 @@ def asks(task: Task, chunk: Chunk, config: SelfplayConfig, *, key: str, seed: in
 
 def votes(task: Task, heard: Sequence[Sequence[Completion]], config: SelfplayConfig, grader: Grader) -> Votes:
     """Return the shares of agreeing answers, given the groups that `asks` asked for, in order."""
-    shares = [_share(task, completions, grader) for completions in heard]
+    graded = [_grades(task, completions, grader) for completions in heard]
+    is_ungraded = any(grade.code in VERIFIER_FAILURES for grades in graded for grade in grades)
+    shares = [sum(grade.is_correct for grade in grades) / len(grades) for grades in graded]
     open_book = shares.pop(0) if config.open_book_samples else None
-    return Votes(open_book=open_book, closed_book=shares.pop(0) if config.closed_book_samples else None)
+    closed_book = shares.pop(0) if config.closed_book_samples else None
+    return Votes(open_book=open_book, closed_book=closed_book, is_ungraded=is_ungraded)
 
 
 def refusal_of(found: Votes, config: SelfplayConfig) -> str:
     """Return the code that refuses a task with these votes, or `""`."""
     if found.open_book is not None and found.open_book * config.open_book_samples < config.open_book_agree - 1e-9:
-        return "base_open_book"
+        return "ungraded" if found.is_ungraded else "base_open_book"
     return "base_closed_book" if found.closed_book == 1.0 else ""
 
 
@@ -68,6 +74,5 @@ def _prompt(task: Task, config: SelfplayConfig, passages: Sequence[ScrubbedText]
     return reasoner_prompt(task.question, decoding, options=task.options, passages=passages, contract=config.contract)
 
 
-def _share(task: Task, completions: Sequence[Completion], grader: Grader) -> float:
-    answers = [extract_answer(completion.text, task.answer_kind) for completion in completions]
-    return sum(grade.is_correct for grade in grader.grade_all(task, answers)) / len(answers)
+def _grades(task: Task, completions: Sequence[Completion], grader: Grader) -> tuple[Grade, ...]:
+    return grader.grade_all(task, [extract_answer(completion.text, task.answer_kind) for completion in completions])

@@ -160,14 +160,15 @@ class SelfplayStage:
         return [draft_of(task, chunk, rules) for task, chunk in found if chunk]
 
     def _rules(self, step: int) -> Rules:
-        config = self._config
+        config, before = self._config, self.archive.before(step)
+        invalid = before.invalid_reward(step, config.invalid_reward) if config.relax_invalid else config.invalid_reward
         return Rules(
             config=config,
             seed=self._seed,
             step=step,
             grader=self._grader,
             reward=reward_rule(config.reward),
-            invalid_reward=self.archive.before(step).invalid_reward(step, config.invalid_reward),
+            invalid_reward=invalid,
             library=self._library,
             challenger="challenger" if config.challenger == "frozen" else "player",
         )
@@ -216,7 +217,8 @@ def _settled(played: Round, archive: Archive, rules: Rules, chunk: Chunk) -> Rou
 
     def settle(answered: Answered) -> Answered:
         task = answered.draft.task
-        if archive.holds(chunk_id=task.chunk_id, question=task.question, regime=task.regime):
+        is_known = archive.holds(chunk_id=task.chunk_id, question=task.question, regime=task.regime)
+        if is_known and rules.config.admission == "checked":  # else everything that can be read is played
             return replace(answered, is_repeat=True)
         similarity = max(answered.draft.similarity, similarity_of(task, archive))
         draft = replace(answered.draft, similarity=similarity, is_near_copy=similarity >= rules.config.near_copy)

@@ -317,5 +317,6 @@ def _is_same_pool(played: Round, plan: Plan) -> bool:
 
 
 def _question(attempt: Attempt) -> str:
-    """Return what makes two proposals one task: the question and the reference answer, but for case and punctuation."""
-    return f"{normalise(attempt.proposal.question)}\n{normalise(attempt.proposal.answer)}"
+    """Return what makes two proposals one task: question, reference answer and the model's own options, as they sound."""
+    proposal = attempt.proposal
+    return "\n".join(map(normalise, (proposal.question, proposal.answer, *sorted(proposal.options))))

@@ -31,16 +31,18 @@ from spice_enterprise.training.scoring import selected_logprobs
 class HfSampler:
     """Implements `protocols.StreamingSampler` on a `LearnerModel`. Fresh, it serves the bare base."""
 
-    def __init__(self, learner: LearnerModel, tokenizer: ChatTokenizer, *, run_dir: Path) -> None:
+    def __init__(self, learner: LearnerModel, tokenizer: ChatTokenizer, *, run_dir: Path, bare_digest: str = BASE_DIGEST) -> None:
+        """Take the model; `bare_digest` is what it serves without an adapter, where it is not the base of the run."""
         self._learner = learner
+        self._bare_digest = bare_digest
         self._tokenizer = tokenizer
         self._run_dir = run_dir
         self._version: AdapterVersion | None = None
 
     @property
     def adapter_digest(self) -> str:
-        """The digest of the version being served, `base` for the bare base."""
-        return BASE_DIGEST if self._version is None else self._version.digest
+        """The digest of the version being served; without one `base`, or the digest of another model."""
+        return self._bare_digest if self._version is None else self._version.digest
 
     def publish(self, version: AdapterVersion | None) -> None:
         """Serve `version` from now on, `None` for the bare base.

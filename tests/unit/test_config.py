@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from spice_enterprise.config import JobConfig, build_config, load_config, tracking_host, tracking_uri
 from spice_enterprise.errors import ConfigError
@@ -148,3 +149,15 @@ def test_paths_of_self_play_are_beside_the_file(tmp_path):
     play = load_config(tmp_path / "job.yaml").selfplay
     assert play.embedder == str(tmp_path / "encoder")
     assert play.challenger_model == "elsewhere"
+
+
+def test_a_preset_that_was_not_laid_is_refused():
+    with pytest.raises(ValidationError, match="build_config"):
+        JobConfig(corpus="x", preset="paper")
+    assert JobConfig(corpus="x").preset == "enterprise"
+
+
+def test_more_votes_than_answers_are_refused():
+    with pytest.raises(ConfigError, match="open_book_agree"):
+        build_config({"corpus": "x", "selfplay": {"open_book_samples": 2}})
+    assert build_config({"corpus": "x", "selfplay": {"open_book_samples": 0}}).selfplay.open_book_agree == 3

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from spice_enterprise.protocols import Grade
 from spice_enterprise.selfplay.answers import KindVerifier
+from spice_enterprise.selfplay.contracts import CHOICE_FIELDS
 from spice_enterprise.selfplay.rewards import challenger_reward
 from spice_enterprise.selfplay.rounds import kept_counts
 
@@ -264,3 +266,57 @@ def test_a_verifier_is_asked_with_the_task_as_it_is_played(world, version):
     sampler = world.sampler(by_role(world, QUESTION, " 45 days"))
     world.stage(sampler, verifier=Noting(), regimes=("closed_book",)).play([world.chunk(ONE)], version, step=1)
     assert kinds == {("number", "closed_book")}
+
+
+def test_what_is_parsable_is_played_again_in_later_steps_and_other_chunks(world, version):
+    """In the paper a repeated question pays like a new one."""
+    sampler = world.sampler(by_role(world, QUESTION, lambda p, j: " 45 days" if j % 2 else " 9"))
+    player = world.stage(sampler, admission="parsable", max_rounds=1, regimes=("closed_book",), duplicate_penalty=0.0)
+    chunks = [world.chunk("The notice period is 45 days."), world.chunk("The notice period is 45 days.", index=1)]
+    for step in (1, 2):
+        played = player.play(chunks, version, step=step)
+        assert len(played.groups) == 4
+        assert {r.reward for r in proposals_of(played)} == {1.0}
+
+
+@pytest.mark.parametrize(("relax", "reward"), [(True, 0.0), (False, -0.1)])
+def test_what_an_invalid_proposal_earns_after_ten_bad_steps(world, version, relax, reward):
+    player = world.stage(world.sampler(by_role(world, "nothing", "")), hint="none", max_rounds=1, relax_invalid=relax)
+    earned = []
+    for step in range(1, 13):
+        played = player.play([world.chunk(ONE)], version, step=step)
+        earned.append({r.reward for r in proposals_of(played)})
+    assert earned[:10] == [{-0.1}] * 10
+    assert earned[10:] == [{reward}] * 2
+
+
+def test_one_stem_with_two_sets_of_options_is_two_tasks(world, version):
+    def propose(prompt, j):
+        options = ("45 days", "30 days", "60 days", "90 days") if j < 2 else ("45 days", "10 days", "20 days", "80 days")
+        asked = "How long is the notice period? " + " ".join(f"{letter}) {o}" for letter, o in zip("ABCD", options, strict=True))
+        fields = dict.fromkeys(CHOICE_FIELDS, "x") | {
+            "answer_quote": ["The notice period is 45 days."],
+            "multiple_choice_question": asked,
+            "multiple_choice_correct": "A",
+            "correct_answer": "45 days",
+        }
+        return json.dumps(fields)
+
+    sampler = world.sampler(by_role(world, propose, r"\boxed{A}"))
+    player = world.stage(sampler, contract="full", hint="none", formats="choice", admission="parsable", max_rounds=1)
+    played = player.play([world.chunk(ONE)], version, step=1)
+    assert sorted(task.options for task in played.tasks) == sorted(
+        [("45 days", "30 days", "60 days", "90 days"), ("45 days", "10 days", "20 days", "80 days")]
+    ), "as written: all that can be read is played as it stands"
+
+
+def test_a_verifier_that_fails_on_votes_is_not_taken_for_a_bad_question(world, version):
+    class Failing:
+        def grade_all(self, task, answers):
+            return tuple(Grade(is_correct=False, code="verifier_raised") for _ in answers)
+
+    sampler = world.sampler(by_role(world, QUESTION, " 45 days"))
+    player = world.stage(sampler, base=base_of(world, lambda p, j: " 45 days"), open_book_samples=4, max_rounds=1)
+    player._grader = Failing()
+    played = player.play([world.chunk("The notice period is 45 days.")], version, step=1)
+    assert {a.code for a in played.admissions} == {"ungraded"}
