@@ -8,6 +8,7 @@ Not here: a model's opinion. No vote of the model in training decides what it is
 
 unparsable, schema, type  no question or answer, or not what the contract demands (`contracts.py`)
 placeholder          the answer stands for a removed value, or question or answer are the template's own words
+boolean              the answer is yes, no, true or false: whoever flips a coin is right half of the time
 injection            it repeats an order to a model, or a token of a chat template
 reference            it points at "the text", or at "this agreement" where nobody sees one
 shape                too short, too long, no question, an answer of many words, or options where there should be none
@@ -32,7 +33,7 @@ from functools import lru_cache
 from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.selfplay.answers import kind_of, normalise, read_number
+from spice_enterprise.selfplay.answers import kind_of, normalise, read_boolean, read_number
 from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.selfplay.challenger import Plan, Proposal
 from spice_enterprise.selfplay.contracts import CHOICE_FIELDS, FREE_FORM_FIELDS, are_distinct, split_options
@@ -158,6 +159,11 @@ def _is_placeholder(proposal: Proposal, plan: Plan) -> bool:
     return is_removed or bool(own_words & _TEMPLATE_WORDS)
 
 
+def _is_boolean(proposal: Proposal, plan: Plan) -> bool:
+    """Among options too: where one is yes and one is no, nobody takes the others."""
+    return read_boolean(proposal.answer) is not None
+
+
 def _is_order(proposal: Proposal, plan: Plan) -> bool:
     return any(map(is_order, (proposal.question, proposal.answer, *proposal.options)))
 
@@ -245,6 +251,7 @@ def _is_copy(proposal: Proposal, plan: Plan) -> bool:
 
 CHECKS: Final = (
     Check(code="placeholder", refuses=_is_placeholder),
+    Check(code="boolean", refuses=_is_boolean),
     Check(code="injection", refuses=_is_order),
     Check(code="reference", refuses=_is_reference),
     Check(code="shape", refuses=_is_misshapen),

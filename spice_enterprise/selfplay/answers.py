@@ -227,7 +227,9 @@ def kind_of(answer: str) -> AnswerKind:
     """Return how a free-form reference answer is to be graded."""
     if read_date(answer) is not None:
         return "date"
-    return "number" if read_number(answer) is not None else "text"
+    if read_number(answer) is not None:
+        return "number"
+    return "boolean" if read_boolean(answer) is not None else "text"
 
 
 def is_same(expected: str, given: str, kind: AnswerKind) -> bool:

@@ -3,7 +3,7 @@
 In: scrubbed text.
 Out: `Hint`s in text order (dates, amounts, shares, measures, times, years, defined terms, identifiers, table cells, names),
 each with the words a question about it begins with; the sentence around one.
-Refuses: placeholders of removed values, overlaps, repeats, anything long.
+Refuses: placeholders of removed values, overlaps, repeats, anything long, yes and no.
 Not here: which value is offered (`challenger.py`), wrong options made from values (`options.py`).
 
 Time is linear in the text, whatever stands in it: every repetition in a pattern is bounded, and a sentence is looked for no
@@ -109,7 +109,7 @@ def find_hints(text: ScrubbedText) -> tuple[Hint, ...]:
             continue
         taken[start:end] = b"\1" * len(value)
         hint = Hint(start=start, value=value, kind=kind_of(value), opener=begins)
-        if value.casefold() not in hints and _says_something(sentence_around(shown, hint), value):
+        if hint.kind != "boolean" and value.casefold() not in hints and _says_something(sentence_around(shown, hint), value):
             hints[value.casefold()] = hint
     return tuple(sorted(hints.values(), key=lambda hint: hint.start))
 

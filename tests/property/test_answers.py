@@ -45,7 +45,7 @@ def test_nothing_raises_and_empty_is_wrong(answer, given_text, kind):
     task = task_of(answer, kind)
     assert VERIFIER.grade(task, extract_answer(given_text, kind)) in (True, False)
     assert VERIFIER.grade(task, "") is False
-    assert kind_of(answer) in ("number", "date", "text")
+    assert kind_of(answer) in ("number", "date", "boolean", "text")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))

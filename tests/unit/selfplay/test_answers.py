@@ -137,7 +137,16 @@ def test_numeric_dates_are_read_only_when_they_have_one_reading():
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"), [("14 March 2019", "date"), ("45 days", "number"), ("P-204", "text"), ("Brno", "text")]
+    ("answer", "kind"),
+    [
+        ("14 March 2019", "date"),
+        ("45 days", "number"),
+        ("P-204", "text"),
+        ("Brno", "text"),
+        ("Yes.", "boolean"),
+        ("FALSE", "boolean"),
+        ("Norway", "text"),
+    ],
 )
 def test_kinds(answer, kind):
     assert kind_of(answer) == kind

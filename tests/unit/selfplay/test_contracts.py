@@ -110,6 +110,7 @@ def test_a_choice_without_four_options_and_one_letter_is_refused(changes):
         ("", "Expression", None),
         ("Bergmann Guss", "String", "text"),
         ("14 March 2019", "String", "date"),
+        ("Yes", "String", "boolean"),
         ("one two three four", "String", None),
         ("...", "String", None),
         ("true", "Boolean", None),

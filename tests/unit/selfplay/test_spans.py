@@ -56,6 +56,10 @@ def test_repeats_are_offered_once():
     assert values("It takes 45 days. Yes, 45 days.") == ["45 days"]
 
 
+def test_yes_and_no_are_never_offered():
+    assert values("Cost centre: 4471\nThe tank is insured: yes\nAlso insured: yes\nFire rating: B+") == ["4471", "B+"]
+
+
 def test_section_words_and_months_are_no_names():
     assert values("as stated in the Agreement, the Company and Section apply in March") == []
 
