@@ -292,10 +292,14 @@ class RunStore:
 
     def lineage(self, record_id: str) -> Lineage:
         """Return the road of one record, in both directions. Raises `StoreError` E_UNKNOWN_ID."""
-        index = dict(self._index())
+        index: dict[str, AnyRecord] = {}
+        named: dict[str, tuple[str, ...]] = {}
+        for record, shown in self._records():
+            key = id_of(record)
+            index[key], named[key] = record, (*parents_of(record), *shown)
         if record_id not in index:
             raise _unknown(record_id)
-        parents = {key: [p for p in parents_of(record) if p in index] for key, record in index.items()}
+        parents = {key: [p for p in dict.fromkeys(above) if p in index] for key, above in named.items()}
         children: dict[str, list[str]] = {}
         for key, above in parents.items():
             for parent in above:
@@ -306,20 +310,18 @@ class RunStore:
             descendants=tuple(index[key] for key in _reach(record_id, lambda k: children.get(k, []))),
         )
 
-    def _index(self) -> Iterator[tuple[str, AnyRecord]]:
+    def _records(self) -> Iterator[tuple[AnyRecord, tuple[str, ...]]]:
+        """Yield every record with what it came from besides what it names itself: the passages that its prompt showed."""
         corpus = self.load("corpus", Corpus)
         if corpus is not None:
-            yield from ((document.document_id, document) for document in corpus.documents)
-            yield from ((chunk.chunk_id, chunk) for chunk in corpus.chunks)
+            yield from ((document, ()) for document in corpus.documents)
+            yield from ((chunk, ()) for chunk in corpus.chunks)
         for played in self.played():
-            for task in played.tasks:
-                yield task.task_id, task
+            yield from ((task, ()) for task in played.tasks)
             for item in played.rollouts:
-                for rollout in item.group.rollouts:
-                    yield rollout.rollout_id, rollout
+                yield from ((rollout, item.group.passages) for rollout in item.group.rollouts)
         for cls in FILES:
-            for stored in self.all(cls):
-                yield id_of(stored), stored
+            yield from ((stored, ()) for stored in self.all(cls))
 
 
 def parents_of(record: AnyRecord) -> tuple[str, ...]:

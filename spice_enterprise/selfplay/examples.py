@@ -34,6 +34,8 @@ class Example:
     logprobs: tuple[float, ...] = field(default=(), repr=False)
     adapter_id: str = ""
     adapter_digest: str = ""
+    passages: tuple[str, ...] = ()
+    """Ids of the chunks whose text the prompt shows a reasoner."""
 
 
 def written(encode: Encode, prompt: Prompt, text: str, *, role: Role, parent_id: str, source: str) -> Example:
@@ -80,6 +82,7 @@ def _group(example: Example, index: int, step: int) -> RolloutGroup:
         prompt_token_ids=example.prompt_token_ids,
         rollouts=(rollout,),
         objective="supervised",
+        passages=example.passages,
     )
 
 

@@ -13,6 +13,7 @@ format   the model's own admitted proposals, for both roles; where they are too 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -142,7 +143,8 @@ class FormatWarmup:
         whole = [i for i in draft.proposers if played.attempts[i].completion.stop_reason == "stop"]
         parent_id = ids[chunk_id, played.place(draft.proposers[0], group=group)]
         text = answer_text(draft.task.answer, draft.prompt)
-        answered = written(self._encode, draft.prompt, text, role="reasoner", parent_id=parent_id, source=OWN)
+        plain = written(self._encode, draft.prompt, text, role="reasoner", parent_id=parent_id, source=OWN)
+        answered = replace(plain, passages=draft.passages)
         if not whole or self._config.challenger == "frozen":
             return [answered]
         completion = played.attempts[whole[0]].completion

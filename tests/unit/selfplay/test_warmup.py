@@ -85,6 +85,15 @@ def test_format_learns_both_roles_of_what_was_admitted(world, version):
     assert played.tasks == ()
 
 
+def test_an_answer_from_passages_says_which_they_were(world, version):
+    chunk, other = world.chunk(TEXTS[0]), replace(world.chunk(TEXTS[2]), document_id="doc_other")
+    settings = {"regimes": ("open_book",), "distractor_passages": 1, "examples": 4}
+    played = formats(world, own_questions, chunks=(chunk, other), **settings).play([chunk], version, step=1)
+    answers = [group for group in played.groups if group.role == "reasoner" and group.rollouts[0].reason == "own"]
+    assert answers
+    assert all(set(group.passages) == {chunk.chunk_id, other.chunk_id} for group in answers)
+
+
 def test_code_fills_up_with_what_admission_lets_pass(world, version):
     chunks = chunks_of(world)
     played = formats(world, lambda prompt, j: "", chunks=chunks).play(chunks[:1], version, step=1)
