@@ -433,6 +433,10 @@ class Assembly:
     @cached_property
     def player(self) -> Player:
         """Both roles on every chunk; the loop reminds it of the questions the run has admitted."""
+        if self.config.warmup == "facts":
+            from spice_enterprise.selfplay.warmup import require_examples
+
+            require_examples(self._train_chunks, self.sized.selfplay)  # before a model is loaded
         player = self._given.player or self._selfplay
         return self._warmed(player) if self.warmup_steps else player
 

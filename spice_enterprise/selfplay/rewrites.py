@@ -14,6 +14,7 @@ that does not say which passage is meant would only teach to make passages up.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import wrap
 from typing import Final, Literal
 
 from spice_enterprise.config import SelfplayConfig
@@ -33,8 +34,15 @@ MAX_SENTENCE_CHARS: Final = 400
 MAX_PART_WORDS: Final = 10
 MAX_QUESTION_WORDS: Final = 24
 MIN_WORDS: Final = 4
+MIN_UNSPACED: Final = 8
+"""Letters that count as enough where there are no spaces to count words by."""
 
-_BORDER: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[\u201c])|\n+")
+_BORDER: Final = re.compile(
+    r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[\u201c\u00c0-\u00de\u0391-\u03a9\u0410-\u042f])"
+    r"|(?<=[\u3002\uff01\uff1f])(?![\u300d\u300f\u201d])\s*|\n+"
+)
+_UNSPACED: Final = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""Letters of writing without spaces between words: Thai, Lao, Khmer, Japanese, Chinese."""
 _CELL: Final = re.compile(r"(?:.{0,400}[.;] )?(?P<key>[A-Z][\w/-]* [\w /-]{1,40}): ")
 _INVERTED: Final = re.compile(
     r"(?P<subject>[A-Za-z][\w' -]{1,80}?) (?P<aux>is|are|was|were|shall|will|must|may|can|has|have|had)"
@@ -84,7 +92,7 @@ def rewrites_of(chunk: Chunk, config: SelfplayConfig) -> tuple[Rewrite, ...]:
     """Return every rewrite of a chunk, in a fixed order. Raises `ValueError` for a chunk of another split than `train`."""
     require_train(chunk)
     text = ScrubbedText(without_orders(chunk.text))
-    told = [sentence for sentence in sentences(text) if len(sentence.split()) >= MIN_WORDS]
+    told = [sentence for sentence in sentences(text) if _says_something(sentence)]
     return (*_recalled(chunk, text, config), *_restated(chunk, told), *_continued(chunk, told))
 
 
@@ -102,9 +110,13 @@ def answer_text(answer: str, prompt: Prompt) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences and lines of `text`, each in one line, cut at `MAX_SENTENCE_CHARS`."""
-    pieces = (" ".join(piece.split()) for piece in _BORDER.split(text))
-    return [piece[:MAX_SENTENCE_CHARS] for piece in pieces if piece]
+    """Return the sentences and lines of `text`, each in one line; longer ones than `MAX_SENTENCE_CHARS` in parts, cut at spaces."""
+    lines = (" ".join(piece.split()) for piece in _BORDER.split(text))
+    return [part for line in lines for part in wrap(line, MAX_SENTENCE_CHARS, break_on_hyphens=False)]
+
+
+def _says_something(sentence: str) -> bool:
+    return len(sentence.split()) >= MIN_WORDS or len(_UNSPACED.findall(sentence)) >= MIN_UNSPACED
 
 
 def _recalled(chunk: Chunk, text: ScrubbedText, config: SelfplayConfig) -> Iterator[Rewrite]:

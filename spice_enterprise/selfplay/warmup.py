@@ -2,7 +2,7 @@
 
 In: the train chunks of a step; for `format` the stage, so that the model proposes; a way to make text into tokens.
 Out: `Played` with the examples of a step; a player that begins with them.
-Refuses: chunks that training may not see (`ValueError`).
+Refuses: chunks that training may not see (`ValueError`); `facts` where no chunk says anything (E_NO_EXAMPLES).
 Not here: wording (`rewrites.py`), learning (`training/trainer.py`), when self-play begins (`config.warmup_training`).
 
 facts    every chunk of the step gives some of its rewrites, one of each kind in turn
@@ -18,6 +18,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from spice_enterprise.config import SelfplayConfig
+from spice_enterprise.errors import CorpusError
 from spice_enterprise.protocols import Effort, MeteringPlayer, Played, Player, RememberingPlayer
 from spice_enterprise.records import AdapterVersion, Chunk, Completion, Prompt, Task
 from spice_enterprise.seeding import stream
@@ -47,6 +48,16 @@ MADE: Final = "made"
 PAIRS_PER_CHUNK: Final = 2
 SEARCHED_PER_EXAMPLE: Final = 64
 """Most chunks that are looked through for one example: code finds no question about most values."""
+
+
+def require_examples(chunks: Sequence[Chunk], config: SelfplayConfig) -> None:
+    """Raise `CorpusError` E_NO_EXAMPLES unless some chunk gives the `facts` warm-up something to learn."""
+    if not any(rewrites_of(chunk, config) for chunk in chunks):
+        raise CorpusError(
+            f"warmup: facts finds nothing to learn in {len(chunks)} train chunk(s)",
+            code="E_NO_EXAMPLES",
+            hint="take `warmup: none`, or give documents that state facts in sentences",
+        )
 
 
 class FactsWarmup:

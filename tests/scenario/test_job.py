@@ -94,6 +94,15 @@ def test_nothing_learned_is_not_judged(tmp_path: Path) -> None:
     assert (result.version, result.report, result.promotion) == (None, None, None)
 
 
+def test_a_warm_up_with_nothing_to_learn_is_refused_before_a_step_is_made(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(SpiceError) as caught:
+        world.run(warmup="facts")
+    assert caught.value.code == "E_NO_EXAMPLES"
+    assert "stands" not in caught.value.explain()
+    assert world.player.played == []
+
+
 def test_an_open_alarm_reaches_the_gate(tmp_path: Path) -> None:
     result = World(tmp_path, alarms=(2, 3, 4)).run(selfplay={"steps": 9, "chunks_per_step": 2})
     assert result.verdict == "PASS", "three restores are within the policy"

@@ -7,7 +7,7 @@ import pytest
 from spice_enterprise.records import ScrubbedText
 from spice_enterprise.selfplay.answers import KindVerifier, extract_answer
 from spice_enterprise.selfplay.reasoner import ask
-from spice_enterprise.selfplay.rewrites import BLANK, answer_text, question_about, rewrites_of
+from spice_enterprise.selfplay.rewrites import BLANK, MAX_SENTENCE_CHARS, answer_text, question_about, rewrites_of, sentences
 from spice_enterprise.selfplay.spans import find_hints
 
 TEXT = (
@@ -92,6 +92,33 @@ def test_an_order_to_a_model_is_not_learned(world):
     )
     for rewrite in rewrites_of(world.chunk(text), world.config()):
         assert "99" not in rewrite.text + asked(rewrite)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u6bce\u6708\u306e\u6599\u91d1\u306f\u5341\u4e8c\u30e6\u30fc\u30ed\u3067\u3059\u3002"
+        "\u901a\u77e5\u671f\u9593\u306f\u56db\u5341\u4e94\u65e5\u3067\u3059\u3002\u5951\u7d04\u306f\u66f8\u9762\u306b\u3088\u308b\u3082\u306e\u3067\u3059\uff01",
+        "\u041f\u043b\u0430\u0442\u0430 \u0437\u0430 \u043e\u0431\u044a\u0435\u043a\u0442 \u0432\u043d\u043e\u0441\u0438\u0442\u0441\u044f. "
+        "\u0421\u0440\u043e\u043a \u0434\u043e\u0433\u043e\u0432\u043e\u0440\u0430 \u0442\u0440\u0438 \u0433\u043e\u0434\u0430.",
+        "the tank holds oil and the pump moves it " * 60,
+    ],
+    ids=["japanese", "russian", "one huge line"],
+)
+def test_text_without_english_sentences_is_split_too(world, text):
+    found = by_kind(world, text)
+    said = found["continuation"][0]
+    first = asked(said).split("\n")[1:]
+    assert all(len(line) <= MAX_SENTENCE_CHARS + 20 for line in first)
+    assert said.text
+    assert said.text.replace(" ", "") in text.replace(" ", "")
+
+
+def test_a_huge_line_is_cut_between_words_and_nothing_is_lost(world):
+    text = " ".join(f"word{i}" for i in range(400))
+    parts = sentences(text)
+    assert max(map(len, parts)) <= MAX_SENTENCE_CHARS
+    assert " ".join(parts) == text
 
 
 def test_only_train_chunks_are_rewritten(world):

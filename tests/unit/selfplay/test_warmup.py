@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from spice_enterprise.errors import CorpusError
 from spice_enterprise.selfplay.answers import extract_answer
 from spice_enterprise.selfplay.examples import counts_of
-from spice_enterprise.selfplay.warmup import FactsWarmup, FormatWarmup, WarmedPlayer
+from spice_enterprise.selfplay.warmup import FactsWarmup, FormatWarmup, WarmedPlayer, require_examples
 
 TEXTS = (
     "The monthly fee is 12,480 euros per site. Either party may end the lease after a year of notice in writing.",
@@ -63,6 +64,13 @@ def test_a_step_without_anything_to_learn_is_empty(world, version):
     played = facts(world).play([world.chunk("-")], version, step=1)
     assert (played.groups, counts_of(played)) == ((), ())
     assert facts(world).play([], version, step=1).groups == ()
+
+
+def test_a_corpus_without_anything_to_learn_is_refused(world):
+    with pytest.raises(CorpusError) as caught:
+        require_examples([world.chunk("-"), world.chunk("? ! 1234", index=1)], world.config())
+    assert caught.value.code == "E_NO_EXAMPLES"
+    require_examples([world.chunk("-"), *chunks_of(world)], world.config())
 
 
 def own_questions(prompt, j):
