@@ -12,12 +12,13 @@ boolean              the answer is yes, no, true or false: whoever flips a coin 
 injection            it repeats an order to a model, or a token of a chat template
 reference            it points at "the text", or at "this agreement" where nobody sees one
 shape                too short, too long, no question, an answer of many words, or options where there should be none
-options              the options are not four different ones, or one gives itself away
+options              the options are not four different ones, one gives itself away, or one is a passage rather than an answer
 giveaway             the question says the answer
 quote                a quote does not stand in the chunk, or all of them are scraps
 answer_not_in_chunk  the answer does not stand in the chunk
 off_topic            no more than half of its content words stand in the chunk
-copy                 a long question that is mostly copied word for word
+copy                 a long question that is mostly copied word for word; where the Reasoner may not see the chunk, an option with
+                     a span of it, and in closed book a question with one
 duplicate            the archive has this very task already
 
 What must stand in the chunk. Under the full contract an answer may be derived (a sum, a deadline, the option that follows):
@@ -30,6 +31,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from string import punctuation
 from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
@@ -54,10 +56,13 @@ TOPIC_SHARE: Final = 0.5
 COPY_NGRAM: Final = 4
 COPY_MIN_WORDS: Final = 12
 MAX_COPY_SHARE: Final = 0.6
+SPAN_WORDS: Final = 8
+"""So many words of a chunk in a row are a piece of it, not a fact."""
 STEM: Final = 5
 """Words count as the same when their first letters agree: "pays", "payment" and "pay" are one matter."""
 
 _SLICE_WORDS: Final = 200
+_MARKS: Final = punctuation + "\u201c\u201d\u2018\u2019\u201e\u201a\u00ab\u00bb\u2013\u2014\u2026"
 _TEMPLATE_WORDS: Final = frozenset(
     {"", "answer", "your answer", "short answer", "correct answer", "final answer", "solution", "your solution", "question"}
     | {"your question", "none", "n a", "unknown", "null", "string", "integer", "float", "expression", "answer here", "xxx"}
@@ -125,6 +130,8 @@ class _Ground:
     """Case folded, in one line."""
     words: str = field(repr=False)
     """Its words without marks, with a space at both ends."""
+    whole: str = field(repr=False)
+    """As `_in_words` has it, orders to a model included."""
     stems: frozenset[str] = field(repr=False)
 
 
@@ -134,7 +141,12 @@ def _ground(text: str) -> _Ground:
     slices = (told[i : i + _SLICE_WORDS] for i in range(0, len(told), _SLICE_WORDS))  # `normalise` reads so much at a time
     words = " ".join(normalise(" ".join(part)) for part in slices)
     stems = frozenset(word[:STEM] for word in words.split())
-    return _Ground(plain=" ".join(told).casefold(), words=f" {words} ", stems=stems)
+    return _Ground(plain=" ".join(told).casefold(), words=f" {words} ", whole=_in_words(text), stems=stems)
+
+
+def _in_words(text: str) -> str:
+    """Return what stands between white space, case folded and without marks at its ends, with a space at both ends."""
+    return f" {' '.join(word.strip(_MARKS) or word for word in text.casefold().split())} "
 
 
 def _stands_in(ground: _Ground, part: str) -> bool:
@@ -191,7 +203,7 @@ def _has_bad_options(proposal: Proposal, plan: Plan) -> bool:
     options = proposal.options
     if not options:
         return False  # code makes them, and refuses where it cannot
-    if not are_distinct(options) or proposal.answer not in options:
+    if not are_distinct(options) or proposal.answer not in options or max(map(len, options)) > MAX_ANSWER_CHARS:
         return True
     shortest, longest = min(map(len, options)), max(map(len, options))
     is_uneven = longest > max(MAX_LENGTH_RATIO * shortest, shortest + SHORT_DIFFERENCE_CHARS)
@@ -241,12 +253,23 @@ def _is_off_topic(proposal: Proposal, plan: Plan) -> bool:
 
 
 def _is_copy(proposal: Proposal, plan: Plan) -> bool:
-    words = normalise(proposal.question).split()
+    ground, unseen = _ground(plan.chunk.text), () if plan.regime == "open_book" else proposal.options
+    if plan.regime == "closed_book":
+        unseen = (proposal.question, *unseen)
+    return any(_holds_span(ground, text) for text in unseen) or _is_mostly_copied(ground, proposal.question)
+
+
+def _holds_span(ground: _Ground, text: str) -> bool:
+    words = _in_words(text).split()
+    return any(f" {' '.join(words[i : i + SPAN_WORDS])} " in ground.whole for i in range(len(words) - SPAN_WORDS + 1))
+
+
+def _is_mostly_copied(ground: _Ground, question: str) -> bool:
+    words = normalise(question).split()
     if len(words) < COPY_MIN_WORDS:
         return False  # a short fact cannot be asked for without its own words
-    source = _ground(plan.chunk.text).words
     grams = [" ".join(words[i : i + COPY_NGRAM]) for i in range(len(words) - COPY_NGRAM + 1)]
-    return sum(f" {gram} " in source for gram in grams) >= MAX_COPY_SHARE * len(grams)
+    return sum(f" {gram} " in ground.words for gram in grams) >= MAX_COPY_SHARE * len(grams)
 
 
 CHECKS: Final = (

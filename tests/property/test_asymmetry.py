@@ -1,12 +1,16 @@
-"""Where a regime forbids passages, none reaches the Reasoner: planted strings, any chunks, any questions."""
+"""Where a regime forbids passages, none reaches the Reasoner: planted strings, any chunks, any questions and options."""
 
-from hypothesis import given, settings
+import json
+from collections.abc import Callable
+
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.protocols import Played
 from spice_enterprise.records import Chunk, Prompt, Regime, ScrubbedText
 from spice_enterprise.selfplay.answers import KindVerifier
+from spice_enterprise.selfplay.contracts import CHOICE_FIELDS
 from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 from spice_enterprise.selfplay.regimes import regime_of
 from spice_enterprise.testing import DirectGrader, FakeTrainer, StreamingScriptedSampler
@@ -37,23 +41,15 @@ def chunk_of(words: list[str], place: int) -> Chunk:
     )
 
 
+def config_of(regimes: tuple[Regime, ...], **settings: object) -> SelfplayConfig:
+    fixed = {"challenger_group": 2, "reasoner_group": 2, "distractor_passages": 1, "refill_rounds": 0, "open_book_samples": 0}
+    sizes = {"challenger_tokens": 96, "reasoner_tokens": 32, "temperature": 1.0, "replay_share": 0.0, "chunk_sampler": "uniform"}
+    return SelfplayConfig(regimes=regimes, **{**fixed, **sizes, **settings})  # type: ignore[arg-type]  # validated by the model
+
+
 def play(chunks: list[Chunk], regimes: tuple[Regime, ...], how: str, formats: str) -> tuple[Played, list[tuple[str, Prompt]]]:
-    config = SelfplayConfig(
-        challenger_group=2,
-        reasoner_group=2,
-        regimes=regimes,
-        formats=formats,  # type: ignore[arg-type]  # drawn from its values
-        distractor_passages=1,
-        refill_rounds=0,
-        chunk_sampler="uniform",
-        contract="short",
-        challenger_tokens=96,
-        reasoner_tokens=32,
-        temperature=1.0,
-        admission="parsable" if how != "honest" else "checked",
-        open_book_samples=0,
-        replay_share=0.0,
-    )
+    admission = "parsable" if how != "honest" else "checked"
+    config = config_of(regimes, contract="short", formats=formats, admission=admission)
     asked: list[tuple[str, Prompt]] = []
 
     def script(prompt, draws):
@@ -63,10 +59,14 @@ def play(chunks: list[Chunk], regimes: tuple[Regime, ...], how: str, formats: st
         said = {"copies": f" {chunks[0].text[:400]}?", "quotes": f" is {' '.join(chunks[0].text.split()[:11])}?"}
         return said.get(how, " is the notice period?")
 
+    return staged(script, config, chunks), asked
+
+
+def staged(script: Callable[..., str], config: SelfplayConfig, chunks: list[Chunk]) -> Played:
     sampler = StreamingScriptedSampler(script)
     sampler.publish(VERSION)
     stage = SelfplayStage(Speakers(player=sampler), grader=DirectGrader(KindVerifier()), config=config, seed=3, library=chunks)
-    return stage.play(chunks, VERSION, step=1), asked
+    return stage.play(chunks, VERSION, step=1)
 
 
 def shown(prompt: Prompt) -> str:
@@ -94,6 +94,49 @@ def test_no_span_of_a_passage_reaches_a_reasoner_but_by_the_question(texts, regi
             assert not any(" ".join(words[i : i + SPAN]) in text for i in range(len(words) - SPAN + 1))
             assert chunk.chunk_id not in text
             assert chunk.document_id not in text
+
+
+def cut(text: str, begin: int, words: int) -> str:
+    return " ".join(text.split()[begin : begin + words])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    WORDS,
+    st.lists(st.integers(6, 24), min_size=4, max_size=4, unique=True),
+    st.integers(3, 10),
+    st.tuples(st.integers(0, 20), st.integers(0, 10)),
+    st.sampled_from(["", ",", ".", ' "']),
+    st.sampled_from(["self_contained", "closed_book"]),
+)
+def test_no_span_of_a_passage_reaches_a_reasoner_by_what_the_model_writes_itself(words, begins, length, stem, mark, regime):
+    """Options are pieces of the chunk, and so is part of the question: what is admitted has no span beyond what is allowed."""
+    chunk = chunk_of(words, 0)
+    passage = chunk.text.casefold().split()
+    asked: list[Prompt] = []
+    options = [f"{cut(chunk.text, begin, length)}{mark}" for begin in begins]
+    question = f"Which notice period of the pump and the lease would be due in days, {cut(chunk.text, *stem)}, for the tank?"
+    said = dict.fromkeys(CHOICE_FIELDS, "said") | {
+        "multiple_choice_question": "\n".join((question, *(f"{x}) {option}" for x, option in zip("ABCD", options, strict=True)))),
+        "multiple_choice_correct": "A",
+        "answer_quote": ["The notice period is 45 days."],
+    }
+
+    def script(prompt, draws):
+        if prompt.template_id.startswith("challenger."):
+            return json.dumps(said)
+        asked.append(prompt)
+        return r"\boxed{A}"
+
+    config = config_of((regime,), contract="full", formats="choice", hint="none")
+    played = staged(script, config, [chunk])
+    event(",".join({a.code for a in played.admissions}) or "nothing")
+    for prompt in asked:
+        event("admitted")
+        text = shown(prompt).casefold()
+        if regime == "self_contained":
+            text = text.replace(" ".join(question.casefold().split()), " ")
+        assert not any(" ".join(passage[i : i + SPAN]) in text for i in range(len(passage) - SPAN + 1))
 
 
 @settings(max_examples=30, deadline=None)
