@@ -92,12 +92,13 @@ def plan_chunk(  # noqa: PLR0913 - a draw is named by seed, step and round; form
     """Choose the offered span for one chunk and round, from the seed alone, and word the prompt.
 
     A chunk without any findable value is asked the open way, whatever `hint` says. Under the short contract, whose options
-    code makes, a chunk all of whose values lack wrong ones in `pool` is asked in free form.
+    code makes, a chunk all of whose values lack wrong ones in `pool` is asked in free form, unless choices alone are on:
+    what is proposed is then refused for want of options.
     """
     hints = _offered(chunk, config, stream(seed, step, chunk.chunk_id, "span"))
     if task_format == "choice" and config.contract != "full":
         choosable = [hint for hint in hints if distractors(hint.value, hint.kind, pool)]
-        task_format = "choice" if choosable or not hints else "free_form"
+        task_format = "choice" if choosable or not hints or config.formats == "choice" else "free_form"
         hints = choosable or hints
     hint = hints[round_number % len(hints)] if hints else None
     return Plan(

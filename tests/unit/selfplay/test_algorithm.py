@@ -156,6 +156,15 @@ def test_the_model_may_choose_the_format_and_its_choice_is_never_trained_on(worl
     assert (choice.is_trained, len(choice.group.rollouts), choice.group.rollouts[0].outcome) == (False, 1, "valid")
 
 
+def test_a_run_of_choices_alone_plays_no_free_form(world, version):
+    """A chunk whose values have no wrong ones is asked all the same; its proposals are refused for want of options."""
+    sampler = world.sampler(by_role(world, " the workshop is in?", " A"))
+    player = world.stage(sampler, formats="choice", max_rounds=2)
+    played = player.play([world.chunk("The workshop is in Brno now.")], version, step=1)
+    assert {(r.reason, r.reward) for r in proposals_of(played)} == {("options", -0.1)}
+    assert played.tasks == played.groups == ()
+
+
 def test_an_unreadable_choice_of_a_format_is_drawn(world, version):
     def script(prompt, j):
         if ".format" in prompt.template_id:

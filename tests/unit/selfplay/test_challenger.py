@@ -115,6 +115,11 @@ def test_where_no_value_has_wrong_options_the_question_is_free_form(world):
     assert planned(world, "nothing here", task_format="choice").task_format == "choice"
 
 
+def test_where_choices_alone_are_on_none_is_played_in_free_form(world):
+    barren = planned(world, "The workshop is in Brno now.", task_format="choice", formats="choice")
+    assert (barren.task_format, barren.hint.value) == ("choice", "Brno")
+
+
 @pytest.mark.parametrize(
     ("text", "question"),
     [
