@@ -51,9 +51,11 @@ def replays(archive: Archive, config: SelfplayConfig, *, seed: int, step: int) -
 
 
 def task_room(document_id: str, archive: Archive, config: SelfplayConfig, *, step: int) -> int:
-    """Return how many tasks a turn at a document may give: what its cap leaves, or `max_tasks` where the cap gave way."""
+    """Return how many tasks a turn at a document may give: what its cap leaves, one where it gave way, at most `max_tasks`."""
+    if not config.document_cap:
+        return config.max_tasks
     left = config.document_cap - archive.tasks_of(document_id, since_step=step - config.document_cap_steps)
-    return min(left, config.max_tasks) if left > 0 else config.max_tasks
+    return min(max(left, 1), config.max_tasks)
 
 
 class _Room:
