@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from spice_enterprise.config import JobConfig, build_config, load_config, tracking_host, tracking_uri
+from spice_enterprise.config import PAPER, JobConfig, build_config, load_config, tracking_host, tracking_uri
 from spice_enterprise.errors import ConfigError
 
 
@@ -123,6 +123,58 @@ def test_a_preset_lies_under_what_the_user_says():
 def test_what_was_settled_by_a_preset_can_be_given_again():
     paper = build_config({"corpus": "x", "preset": "paper"})
     assert build_config(paper.model_dump(mode="json")) == paper
+
+
+STATED_PLAY = {
+    "steps": 640,
+    "challenger_group": 8,
+    "reasoner_group": 8,
+    "chunks_per_step": 8,  # 128 rollouts of 8 + 8, one reading of an ambiguous B = 128
+    "max_tasks": 8,  # all valid ones of a group
+    "max_rounds": 128,  # times 8: at most 1,024 attempts
+    "refill_rounds": 0,
+    "regimes": ("self_contained",),
+    "grounding": "corpus",
+    "formats": "model",
+    "contract": "full",
+    "hint": "none",
+    "challenger": "trained",
+    "admission": "parsable",  # "formatted correctly and parsable", nothing else
+    "open_book_samples": 0,
+    "open_book_agree": 0,
+    "closed_book_samples": 0,
+    "reward": "spice",
+    "invalid_reward": -0.1,
+    "relax_invalid": False,
+    "duplicate_penalty": 0.0,
+    "reasoner_task": "random",
+    "chunk_sampler": "uniform",
+    "document_cap": 0,
+    "replay_share": 0.0,
+    "temperature": 1.0,
+}
+STATED_TRAINING = {
+    "learning_rate": 1e-5,  # ten times that of full fine-tuning
+    "warmup_steps": 0,  # constant
+    "loss": "dr_grpo",
+    "train_batch_size": 128,
+    "clip_low": 0.2,
+    "clip_high": 0.2,
+    "mask_truncated": False,
+    "max_staleness": 0,
+}
+
+
+@pytest.mark.parametrize("weights", [10**8, 10**10])
+def test_the_paper_is_played_as_published(weights):
+    """Every value that arXiv 2510.24684 states, and those of its framework where it is silent, whatever the size of the model."""
+    paper = build_config({"corpus": "x", "preset": "paper"}).sized(weights)
+    assert {name: getattr(paper.selfplay, name) for name in STATED_PLAY} == STATED_PLAY
+    assert {name: getattr(paper.training, name) for name in STATED_TRAINING} == STATED_TRAINING
+    assert paper.warmup == "none"
+    assert set(PAPER) == {"selfplay", "training"}
+    assert set(PAPER["selfplay"]) <= set(STATED_PLAY), "a value of the preset that nobody looks at"
+    assert set(PAPER["training"]) <= set(STATED_TRAINING)
 
 
 def test_an_unknown_preset_and_a_section_that_is_none_are_refused():
