@@ -40,6 +40,8 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
     AS_CONFIGURED: {},
     "no_corpus": {
         "selfplay.grounding": "none",
+        "selfplay.regimes": ["self_contained"],  # in the others the Reasoner reads the passage, or is asked about one
+        "warmup": "none",  # its examples are made of passages
         "selfplay.hint": "none",
         "selfplay.open_book_samples": 0,  # there is no passage that the base could answer from
         "selfplay.open_book_agree": 0,

@@ -174,7 +174,8 @@ class SelfplayStage:
         )
 
     def _turns(self, chunks: Sequence[Chunk], rules: Rules) -> list[Turn]:
-        hints = [find_hints(chunk.text) for chunk in chunks]
+        is_grounded = self._config.grounding == "corpus"  # else no value of a document may become a wrong option either
+        hints = [find_hints(chunk.text) if is_grounded else () for chunk in chunks]
         seen: Counter[str] = Counter()
         turns = []
         for i, chunk in enumerate(chunks):

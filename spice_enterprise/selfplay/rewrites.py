@@ -110,7 +110,7 @@ def answer_text(answer: str, prompt: Prompt) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences and lines of `text`, each in one line; longer ones than `MAX_SENTENCE_CHARS` in parts, cut at spaces."""
+    """Return the sentences and lines of `text`, each in one line; what is longer than `MAX_SENTENCE_CHARS` is cut at spaces."""
     lines = (" ".join(piece.split()) for piece in _BORDER.split(text))
     return [part for line in lines for part in wrap(line, MAX_SENTENCE_CHARS, break_on_hyphens=False)]
 

@@ -23,8 +23,11 @@ from spice_enterprise.experiment import (
 from spice_enterprise.protocols import Corpus, OnProgress, Played, Progress
 from spice_enterprise.records import AdapterVersion, Alert, Chunk, Exam, GateReport, Prompt
 from spice_enterprise.release.evaluation import FourBars, Grading, TransferGainCheck
+from spice_enterprise.selfplay.contracts import CHOICE_FIELDS, FREE_FORM_FIELDS
+from spice_enterprise.selfplay.episode import SelfplayStage, Speakers
 from spice_enterprise.store import RunStore
 from spice_enterprise.testing import (
+    DirectGrader,
     ExactVerifier,
     FakePlayer,
     FakeTrainer,
@@ -317,3 +320,49 @@ def test_the_seed_of_the_exam_is_that_of_the_config(tmp_path: Path) -> None:
     assert [(v.setting, v.seed, v.config.seed) for v in variants] == [
         ("no_training", 7, 7), ("spice", 7, 7), ("spice", 8, 8), ("spice", 9, 9),
     ]  # fmt: skip
+
+
+# --- what a setting does ----------------------------------------------------------------------------------------------
+
+PRIVATE = tuple(
+    f"The notice period of lease {name} is {61 + i} days. The fee is {i + 3},48{i} euros, as Hartmann Service wrote to {name}.\n"
+    for i, name in enumerate(("Bacada", "Defogu", "Hijeka", "Lomenu", "Ropisu"))
+)
+
+
+@pytest.mark.parametrize("weights", [135 * 10**6, 7 * 10**9])
+@pytest.mark.parametrize("formats", ["free_form", "choice", "both"])
+def test_no_corpus_shows_nobody_a_word_or_value_of_a_document(tmp_path: Path, weights: int, formats: str) -> None:
+    world = World(tmp_path)
+    config = world.config(warmup="facts", selfplay={"steps": 2, "regimes": ["open_book", "closed_book"], "formats": formats})
+    (variant,) = [v for v in make_variants(config, ["no_corpus"], seeds=1) if v.setting == "no_corpus"]
+    assert variant.config.warmup == "none"
+    play = variant.config.sized(weights).selfplay
+    assert play.regimes == ("self_contained",)
+    train = LineIngestor().ingest(MemorySource({f"{i}.txt": t.encode() for i, t in enumerate(PRIVATE)}), lambda _: None).chunks
+    chunks = [replace(chunk, split="train") for chunk in train]
+    seen: list[Prompt] = []
+
+    def write(prompt: Prompt, random: Any) -> str:
+        seen.append(prompt)
+        question = "When 12 months have 30 days each and 6 days are added, how many days is that in all?"
+        days = random.choice((366, 365))
+        if not prompt.template_id.startswith("challenger"):
+            return f"{days} days"
+        if play.contract == "short":
+            return f'{days} days"\nQuestion: {question}'
+        choice = {"multiple_choice_question": f"{question} A) 366 days B) 365 days C) 364 days D) 363 days"}
+        said = {"question": question, "answer": f"{days} days", "answer_type": "String", "relevant_quotes": "", **choice}
+        every = dict.fromkeys((*CHOICE_FIELDS, *FREE_FORM_FIELDS), "so") | said | {"multiple_choice_correct": "A"}
+        return json.dumps(every | {"relevant_quotes": ["so"], "answer_quote": ["so"]})
+
+    sampler = ScriptedSampler(write)
+    version = FakeTrainer().start()
+    sampler.publish(version)
+    speakers = Speakers(player=sampler, base=ScriptedSampler(write, is_base=True))
+    stage = SelfplayStage(speakers, grader=DirectGrader(ExactVerifier()), config=play, seed=0, library=chunks)
+    stage.play(chunks, version, step=1)
+    shown = " ".join(f"{message.content} {prompt.prefill}" for prompt in seen for message in prompt.messages)
+    assert {prompt.template_id.partition(".")[0] for prompt in seen} == {"challenger", "reasoner"}
+    private = {word.strip(".,") for text in PRIVATE for word in text.split() if not word.strip(".,").islower()} - {"The"}
+    assert not [word for word in private if word in shown.split()], "a word or value of a document stood in a prompt"
