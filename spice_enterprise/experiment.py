@@ -2,18 +2,19 @@
 
 In: the config of a job, names of settings, how many seeds.
 Out: one ordinary run per setting and seed, in one workspace and one audit trail; an `Experiment` with every outcome compared.
-Refuses: a setting that does not exist (naming the nearest), no seeds, a setting that does not plan, runs with different exams.
+Refuses: a setting that does not exist (naming the nearest), no seeds, a setting that does not plan, runs with different exams,
+    documents that changed since the corpus was made (E_CORPUS_CHANGED).
 Not here: what a run does (`job.py`), the comparison (`comparison.py`), what is shown (`experiment_page.py`).
 
 The corpus is made once and every run trains on it. The exam is set once, from the config's own seed, whatever seed a run
 trains with; the bare base answers it once. A finished run is not made again; one that failed is a row with its code, and is
-tried again by the next call. Nothing is promoted.
+tried again by the next call. Marks that are gone or damaged are made again. Nothing is promoted.
 """
 
 import difflib
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,10 +22,10 @@ from typing import Final
 from spice_enterprise import durable
 from spice_enterprise.comparison import AS_CONFIGURED, UNTRAINED, Comparison, compare
 from spice_enterprise.config import JobConfig, build_config
-from spice_enterprise.corpus.corpus_files import is_corpus
+from spice_enterprise.corpus.corpus_files import is_corpus, read_documents
 from spice_enterprise.errors import ConfigError, IntegrityError, SpiceError
 from spice_enterprise.job import SpiceAdapterJob
-from spice_enterprise.measuring import sheet_of_base
+from spice_enterprise.measuring import judge_again, listed_documents, sheet_of_base
 from spice_enterprise.outcomes import BARE_BASE, Outcome, last_verdict, read_outcome, summarise_play, write_outcome
 from spice_enterprise.plan import make_plan
 from spice_enterprise.protocols import Examiner, OnProgress, Parts, Progress
@@ -198,8 +199,8 @@ class ExperimentRun:
     def run(self) -> Experiment:
         """Make every run that is not finished yet and return the comparison, written to `experiment.json`.
 
-        Raises `StoreError` E_STOPPED when it is interrupted (the same call continues), `ConfigError` E_OTHER_EXAM, and
-        whatever keeps the corpus from being made or the base from being asked: without them there is nothing to compare.
+        Raises `StoreError` E_STOPPED when it is interrupted (the same call continues), `ConfigError` E_OTHER_EXAM,
+        E_CORPUS_CHANGED, and whatever keeps the corpus from being made or the base from being asked: without them there is nothing to compare.
         """
         corpus = self._corpus()
         variants = [replace(v, config=v.config.model_copy(update={"corpus": corpus})) for v in self.variants]
@@ -217,13 +218,15 @@ class ExperimentRun:
         return experiment
 
     def _corpus(self) -> str:
-        """Return the folder of the one corpus, made by the first call."""
+        """Return the folder of the one corpus, made by the first call. Raises `ConfigError` E_CORPUS_CHANGED."""
         given, parts = self._config.corpus, self._parts_of(self._config)
         if parts.ingestor is not None or is_corpus(Path(given)):
             return given
         folder = self._out / "corpus"
         if not is_corpus(folder):
             SpiceAdapterJob(config=self._config, parts=parts, on_progress=self._say).ingest_to(folder)
+        elif "://" not in given:  # a remote place is not read a second time
+            _require_same_documents(folder, listed_documents(self._config, parts))
         return str(folder)
 
     def _ground(self, reference: Variant) -> _Ground:
@@ -254,7 +257,7 @@ class ExperimentRun:
         """Return the outcome of one run, made now unless it is there already."""
         config = variant.config
         known = read_outcome(config.run_dir, config_digest=config.digest(), exam_digest=ground.exam.digest)
-        if known is not None:
+        if known is not None and _has_sheet(config.run_dir, known):
             return known
         blank = Outcome(
             setting=variant.setting,
@@ -282,15 +285,16 @@ class ExperimentRun:
         report = SpiceAdapterJob(config=config, parts=parts, on_progress=self._say).gate()
         spent_s = time.monotonic() - begun_at
         _require_same_exam(store, ground)
-        adapter_digest = report.adapter_digest if report else BARE_BASE
+        done = replace(blank, adapter_digest=report.adapter_digest if report else BARE_BASE)
         if report is None:
             write_sheet(config.run_dir, replace(ground.sheet, adapter_digest=BARE_BASE))
-        read_sheet(config.run_dir, exam_digest=ground.exam.digest, adapter_digest=adapter_digest)
+        elif not _has_sheet(config.run_dir, done):
+            judge_again(config, parts, report, ground.exam, self._say)
+        self._sheet(done)
         play = summarise_play(store)
         return replace(
-            blank,
-            adapter_digest=adapter_digest,
-            verdict=last_verdict(store, adapter_digest),
+            done,
+            verdict=last_verdict(store, done.adapter_digest),
             start=play.start,
             warmed=play.warmed,
             end=play.end,
@@ -319,6 +323,25 @@ class ExperimentRun:
     def _sheet(self, outcome: Outcome) -> AnswerSheet:
         run_dir = self._config.workspace_dir / outcome.run
         return read_sheet(run_dir, exam_digest=outcome.exam_digest, adapter_digest=outcome.adapter_digest)
+
+
+def _has_sheet(run_dir: Path, outcome: Outcome) -> bool:
+    try:
+        read_sheet(run_dir, exam_digest=outcome.exam_digest, adapter_digest=outcome.adapter_digest)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _require_same_documents(folder: Path, listed: Collection[str]) -> None:
+    made_of = {document.keyed_digest for document in read_documents(folder)}
+    gone = len(made_of - set(listed))
+    if gone:
+        raise ConfigError(
+            f"{gone} of {len(made_of)} documents in {folder} are gone from the source or changed",
+            code="E_CORPUS_CHANGED",
+            hint="restore them, or take another --out and --name for the new state",
+        )
 
 
 def _require_same_exam(store: RunStore, ground: _Ground) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from spice_enterprise import Parts, experiment_page
+from spice_enterprise.assembly import Assembly
 from spice_enterprise.config import ExamConfig, JobConfig, build_config
+from spice_enterprise.corpus.detectors import PatternDetector
 from spice_enterprise.errors import ConfigError, StoreError, TrainingError
 from spice_enterprise.experiment import (
     DEFAULT_SETTINGS,
@@ -259,6 +261,54 @@ def test_files_hold_numbers_and_ids_only(tmp_path: Path) -> None:
     for written in (text, *(path.read_text(encoding="utf-8") for path in (*sheets, *outcomes))):
         assert "word" not in written
         assert "fact" not in written
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"{torn", b"[]\n"])
+@pytest.mark.parametrize("has_outcome", [True, False])
+def test_marks_that_are_gone_or_damaged_are_made_again(tmp_path: Path, damage: bytes | None, has_outcome: bool) -> None:  # noqa: FBT001 - a case
+    world = World(tmp_path)
+    first = world.run(seeds=1)
+    (spice,) = [outcome for outcome in first.outcomes if outcome.setting == "spice"]
+    (sheet,) = (world.workspace / spice.run).glob("answers-*.json")
+    sheet.unlink() if damage is None else sheet.write_bytes(damage)
+    if not has_outcome:
+        (world.workspace / spice.run / "outcome.json").unlink()
+    played, gates = list(world.played), world.audit.names()["gate.decided"]
+    again = world.run(seeds=1)
+    assert again.is_complete
+    assert again.comparison.results[1].bars == first.comparison.results[1].bars
+    assert (world.played, world.audit.names()["gate.decided"]) == (played, gates), "nothing but the marks was made again"
+
+
+def test_a_corpus_of_documents_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Assembly, "_count_tokens", staticmethod(lambda text: len(text.split())))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for i, place in enumerate(("harbour", "depot", "quarry", "sawmill")):
+        lines = (f"The crane of the {place} number {i}{j} lifts {j} tons on every working day of the week." for j in range(9))
+        (folder / f"note-{i}.txt").write_text(" ".join(lines), encoding="utf-8")
+    config = World(tmp_path).config(corpus=str(folder))
+
+    def corpus() -> str:
+        run = ExperimentRun(
+            config,
+            settings=["spice"],
+            seeds=1,
+            out=tmp_path / "out",
+            parts_of=lambda config: Parts(detector=PatternDetector(), audit=MemoryAudit()),
+            on_progress=lambda line: None,
+        )
+        return run._corpus()
+
+    made = corpus()
+    assert corpus() == made
+    (folder / "note-9.txt").write_text("A note that came later.", encoding="utf-8")
+    assert corpus() == made, "what came later is not in this experiment"
+    (folder / "note-1.txt").write_text("Another note altogether.", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        corpus()
+    assert caught.value.code == "E_CORPUS_CHANGED"
+    assert "1 of 4" in caught.value.message
 
 
 def test_the_page_shows_every_setting_and_every_interval(tmp_path: Path) -> None:
