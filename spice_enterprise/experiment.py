@@ -200,7 +200,8 @@ class ExperimentRun:
         """Make every run that is not finished yet and return the comparison, written to `experiment.json`.
 
         Raises `StoreError` E_STOPPED when it is interrupted (the same call continues), `ConfigError` E_OTHER_EXAM,
-        E_CORPUS_CHANGED, and whatever keeps the corpus from being made or the base from being asked: without them there is nothing to compare.
+        E_CORPUS_CHANGED, and whatever keeps the corpus from being made or the base from being asked: without them there is
+        nothing to compare.
         """
         corpus = self._corpus()
         variants = [replace(v, config=v.config.model_copy(update={"corpus": corpus})) for v in self.variants]

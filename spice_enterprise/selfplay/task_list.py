@@ -17,6 +17,7 @@ from spice_enterprise.records import Admission, AnswerKind, Regime, Rollout, Rol
 MAX_CHARS: Final = 500
 """Of a proposal that could not be read."""
 ADMITTED: Final = "admitted"
+EXAMPLE: Final = "example"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class TaskLine:
     step: int
     source: Literal["fresh", "replay"]
     verdict: str
-    """`admitted`, or the code of what refused the proposal (`not_attempted`: admitted, but no room for it in the step)."""
+    """`admitted`, or the code of what refused the proposal (`not_attempted`: admitted, but no room for it in the step;
+    `example`: admitted in a warm-up, where it was learned as an example instead of being asked)."""
     chunk_id: str
     document_id: str
     task_id: str = ""
@@ -73,6 +75,7 @@ class _Book:
         self._verdicts = {admission.rollout_id: admission for admission in played.admissions}
         self._known = {task.task_id for task in played.tasks}
         self._answers = dict(_answered(played))
+        self._learned = {rollout.parent_id for rollout in _examples(played)}
 
     def proposal(self, rollout: Rollout) -> TaskLine | None:
         """Return the line of a proposal; None for one whose question another has proposed already, and for a format choice."""
@@ -114,7 +117,7 @@ class _Book:
         return TaskLine(
             step=self._step,
             source="fresh",
-            verdict=rollout.reason or rollout.outcome,
+            verdict=EXAMPLE if rollout.rollout_id in self._learned else rollout.reason or rollout.outcome,
             chunk_id=rollout.parent_id,
             document_id=self._documents.get(rollout.parent_id, ""),
             task_format=admission.task_format if admission else None,
@@ -126,6 +129,11 @@ class _Book:
             reward=None if rollout.outcome == "valid" else rollout.reward,
             similarity=admission.similarity if admission and not admission.code else None,
         )
+
+
+def _examples(played: Played) -> Iterator[Rollout]:
+    """Yield what was learned word for word; an example that came of a proposal names it as its parent."""
+    return (r for item in played.rollouts if item.group.objective == "supervised" for r in item.group.rollouts)
 
 
 def _answered(played: Played) -> Iterator[tuple[str, tuple[float, bool]]]:

@@ -265,7 +265,7 @@ def test_files_hold_numbers_and_ids_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [None, b"", b"{torn", b"[]\n"])
 @pytest.mark.parametrize("has_outcome", [True, False])
-def test_marks_that_are_gone_or_damaged_are_made_again(tmp_path: Path, damage: bytes | None, has_outcome: bool) -> None:  # noqa: FBT001 - a case
+def test_marks_that_are_gone_or_damaged_are_made_again(tmp_path: Path, damage: bytes | None, has_outcome: bool) -> None:
     world = World(tmp_path)
     first = world.run(seeds=1)
     (spice,) = [outcome for outcome in first.outcomes if outcome.setting == "spice"]

@@ -7,6 +7,7 @@ import pytest
 from spice_enterprise.errors import CorpusError
 from spice_enterprise.selfplay.answers import extract_answer
 from spice_enterprise.selfplay.examples import counts_of
+from spice_enterprise.selfplay.task_list import task_lines
 from spice_enterprise.selfplay.warmup import FactsWarmup, FormatWarmup, WarmedPlayer, require_examples
 
 TEXTS = (
@@ -91,6 +92,16 @@ def test_format_learns_both_roles_of_what_was_admitted(world, version):
     counts = dict(counts_of(played))
     assert (counts["proposals.valid"], counts["proposals.refused"]) == (2, 2)
     assert played.tasks == ()
+
+
+def test_a_proposal_that_was_learned_is_listed_as_an_example(world, version):
+    chunk = world.chunk(TEXTS[0])
+    played = formats(world, own_questions, chunks=(chunk,), examples=2).play([chunk], version, step=1)
+    verdicts = {line.question: line.verdict for line in task_lines(played, step=1, documents={})}
+    assert sorted(verdicts.values()).count("example") == 1
+    assert sorted(verdicts.values()).count("not_attempted") == 1, "there was no room for the other one"
+    (learned,) = (question for question, verdict in verdicts.items() if verdict == "example")
+    assert learned.endswith(taught(played)[0].text.strip())
 
 
 def test_an_answer_from_passages_says_which_they_were(world, version):
