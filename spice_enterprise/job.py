@@ -144,11 +144,18 @@ class SpiceAdapterJob:
     def test_verifier(self, golden: str | Path) -> VerifierReport:
         """Compare the job's verifier with answers that people have judged: a CSV or JSON Lines file (`selfplay.golden`).
 
-        Raises `ConfigError` E_GOLDEN_FILE with every problem in the file.
+        The verifier runs as in a run: killable, and while offline without the outside. Raises `ConfigError` E_GOLDEN_FILE
+        with every problem in the file.
         """
         rows = read_golden(Path(golden))
-        with boundary("selfplay"), self._parts.grader as grader:
-            return compare(rows, grader)
+        offline.check_switches()
+        with boundary("selfplay"):
+            self._parts.start_guard()
+            try:
+                with self._parts.grader as grader:  # forked under the guard, which it inherits
+                    return compare(rows, grader)
+            finally:
+                offline.GUARD.stop()
 
     def read_original(self, keyed_digest: str, placeholder: str, *, reason: str) -> tuple[str, ...]:
         """Return what a placeholder of a document stood for, in each way it was written. The audit log is told first.

@@ -1,12 +1,14 @@
 """A golden file: everything wrong with it at once and never its text; then what a verifier gets wrong, by id."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from spice_enterprise import Parts, SpiceAdapterJob
 from spice_enterprise.errors import ConfigError
+from spice_enterprise.offline import OutsideConnectionError
 from spice_enterprise.selfplay.answers import KindVerifier
 from spice_enterprise.selfplay.golden import COLUMNS, compare, read_golden
 from spice_enterprise.selfplay.grading import GuardedVerifier
@@ -188,3 +190,22 @@ def test_a_job_tests_the_verifier_that_it_would_use(tmp_path: Path) -> None:
     strict = SpiceAdapterJob(tmp_path, workspace=str(tmp_path / "runs"), parts=Parts(verifier=ExactVerifier()))
     assert strict.test_verifier(str(path)).false_rejects == ("r1", "r4", "r5", "r6")
     assert not (tmp_path / "runs").exists(), "no run is begun"
+
+
+class Calls:
+    """A verifier that looks a name up, as far as the interpreter can tell; it accepts every answer when it is kept from it."""
+
+    def grade(self, task: object, answer: str) -> bool:
+        try:
+            sys.audit("socket.getaddrinfo", "judge.invalid", 443)
+        except OutsideConnectionError:
+            return True
+        return False
+
+
+def test_a_verifier_is_tested_without_the_outside_as_it_will_run(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "g.csv", ROWS)
+    job = SpiceAdapterJob(tmp_path, workspace=str(tmp_path / "runs"), parts=Parts(verifier=Calls()))
+    report = job.test_verifier(path)
+    assert (report.false_rejects, report.failures) == ((), ()), "every call was refused"
+    sys.audit("socket.getaddrinfo", "judge.invalid", 443)  # nobody is watched afterwards
