@@ -98,12 +98,15 @@ class Crash(BaseException):
     """Stands for a kill: no handler of ours may catch it."""
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1])
 @pytest.mark.parametrize("point", ["journal", "put", "commit"])
 @pytest.mark.parametrize("number", [1, 2, 4, 5])
-def test_a_kill_in_the_warm_up_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, number: int) -> None:
-    reference = World(tmp_path / "whole")
+def test_a_kill_in_the_warm_up_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, number: int, max_staleness: int
+) -> None:
+    reference = World(tmp_path / "whole", max_staleness=max_staleness)
     expected = reference.play()
-    world = World(tmp_path / "crashed")
+    world = World(tmp_path / "crashed", max_staleness=max_staleness)
     original, seen = getattr(RunStore, point), []
 
     def crash(store: RunStore, *args: object) -> object:
@@ -116,7 +119,7 @@ def test_a_kill_in_the_warm_up_changes_nothing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Crash):
         world.play()
     monkeypatch.setattr(RunStore, point, original)
-    again = World(tmp_path / "crashed", world.trainer)
+    again = World(tmp_path / "crashed", world.trainer, max_staleness=max_staleness)
     again.audit = world.audit
     assert again.play().version == expected.version
     assert again.store.all(Step) == reference.store.all(Step)

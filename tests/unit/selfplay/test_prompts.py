@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from spice_enterprise.records import Prompt, ScrubbedText, Task
 from spice_enterprise.selfplay.answers import KindVerifier, extract_answer
 from spice_enterprise.selfplay.challenger_prompts import challenger_full, challenger_pair, challenger_span, format_choice
 from spice_enterprise.selfplay.prompts import Decoding, fence, reasoner_prompt
+from spice_enterprise.selfplay.rewrites import rewrites_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prompts.txt"
 DECODING = Decoding(max_new_tokens=16, temperature=1.0)
@@ -61,8 +63,14 @@ def written(prompt: Prompt) -> str:
     return f"=== {prompt.template_id}\n{turns}[assistant]\n{prompt.prefill}\n--- stops at {prompt.stop!r}\n"
 
 
-def test_every_wording_is_golden(update_golden):
-    now = "\n".join(written(prompt) for prompt in (*short_prompts(), *full_prompts()))
+def warmup_prompts(world) -> tuple[Prompt, ...]:
+    text = "The notice period is 45 days. The monthly fee is 12,480 euros per site."
+    rewrites = rewrites_of(replace(world.chunk(text), section="Lease > Fees"), world.config())
+    return tuple(rewrite.prompt for rewrite in rewrites if rewrite.prompt.template_id.startswith("warmup."))
+
+
+def test_every_wording_is_golden(world, update_golden):
+    now = "\n".join(written(prompt) for prompt in (*short_prompts(), *full_prompts(), *warmup_prompts(world)))
     if update_golden:
         GOLDEN.write_text(now, encoding="utf-8")
     assert now == GOLDEN.read_text(encoding="utf-8"), "a changed wording needs a new version in its template id"
