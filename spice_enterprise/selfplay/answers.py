@@ -7,7 +7,7 @@ Not here: symbolic mathematics (`expressions.py`), time limits (`grading.py`), a
 
 An answer must *be* the value, not a sentence around it: "45 days" is right for "45", "It is 45 days" is not.
 
-choice      the letter, or the option word for word
+choice      the letter, or the option word for word: "A. Smith" is the option of that name, if there is one
 number      with or without its unit, but not with another one; numbers of at most two decimals agree exactly, others to one
             part in a million. A reference with few digits is not a rough one: 2.49 is not 2.5
 date        the same day, unless it can be read in two ways
@@ -15,7 +15,8 @@ boolean     yes and true, no and false
 list        the same set: order and repetition do not matter; `;`, a comma, "and" or a new line separates. A comma between a
             digit and three digits belongs to a number, and where there is a `;`, every comma belongs to its item
 expression  the same by mathematics
-text        the same words, without case, articles and punctuation
+text        the same words, without case, articles and punctuation, but with signs that change what is said: `>5`, `-3`, `C++`,
+            `C#`, `BBB-`
 
 All but expressions are one pass over at most `MAX_CHARS` characters, so hostile output cannot make grading slow.
 """
@@ -51,6 +52,7 @@ _MONTH: Final = r"(?P<month>jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|de
 
 _FRACTION_MACRO: Final = re.compile(r"\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
 _LETTER: Final = re.compile(r"\(?([A-Za-z])(?:[).:](?:\s.*)?)?", re.DOTALL)
+_BARE_LETTER: Final = re.compile(r"\(?([A-Za-z])[).:]?")
 _NUMBER: Final = re.compile(
     r"(?P<before>[€$£¥]|us\$|(?:eur|usd|gbp|chf|jpy)\b)?\s?(?P<sign>[-+−]?)\s?"
     r"(?P<digits>\d[\d.,'\u2019\u00a0\u202f ]*\d|\d|\.\d+)"
@@ -61,6 +63,11 @@ _BRACKETS: Final = re.compile(r"^(?:\\?\{|[\[(])|(?:\\?\}|[\])])$")
 _LIST_SEPARATOR: Final = re.compile(r",? and |,(?!(?<=\d,)\d{3}(?!\d))")
 _DAY_MONTH: Final = re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?(?:\s+of)?\s+{_MONTH},?\s+(?P<year>\d{{4}})")
 _MONTH_DAY: Final = re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}})")
+_SIGN: Final = re.compile(r"<=|>=|[<>≤≥]|(?<![\w-])[-−](?=\.?\d)|(?<=\w)(?:\+\+|[+#]|-(?![\w-]))")
+_SIGN_WORDS: Final = {
+    "<": "less than", ">": "greater than", "<=": "at most", "≤": "at most", ">=": "at least", "≥": "at least",
+    "-": "minus", "−": "minus", "+": "plus", "++": "plus plus", "#": "sharp",
+}  # fmt: skip
 _ISO: Final = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _NUMERIC_DATE: Final = re.compile(r"(\d{1,2})[./-](\d{1,2})[./-](\d{4})")
 
@@ -90,7 +97,8 @@ def last_box(text: str) -> str | None:
 def extract_answer(text: str, kind: AnswerKind) -> str:
     r"""Return the answer in model output: the last `\boxed{}`, else the first line after the last "Answer:", else the first line.
 
-    Quotes and a final full stop are stripped; for `choice` a bare letter is returned where there is one.
+    Quotes and a final full stop are stripped, and for `choice` what stands around a bare letter. What follows a letter stays:
+    only the options tell whether "A. Smith" is one of them.
     """
     end = text[-MAX_OUTPUT_CHARS:]
     answer = last_box(end)
@@ -98,9 +106,7 @@ def extract_answer(text: str, kind: AnswerKind) -> str:
         tail = end[match.end() :] if (match := _last_marker(end)) else text[:MAX_CHARS]
         answer = next((line for line in tail.splitlines() if line.strip()), "")
     answer = _unwrapped(answer, kind)
-    if kind == "choice":
-        return letter_of(answer) or answer
-    return answer
+    return _bare_letter(answer) or answer if kind == "choice" else answer
 
 
 def _last_marker(text: str) -> re.Match[str] | None:
@@ -127,12 +133,23 @@ def letter_of(text: str) -> str:
     return match.group(1).upper() if match else ""
 
 
+def _bare_letter(text: str) -> str:
+    match = _BARE_LETTER.fullmatch(text.strip())
+    return match.group(1).upper() if match else ""
+
+
 def normalise(text: str) -> str:
     """Return `text` without case, articles, punctuation and extra whitespace; what is only those stays as it is."""
     folded = unicodedata.normalize("NFKC", text[:MAX_CHARS]).casefold()
     words = "".join(c if c.isalnum() else "" if c in "'\u2019" else " " for c in folded).split()
     kept = [word for word in words if word not in _ARTICLES]
     return " ".join(kept) or " ".join(folded.split())
+
+
+def as_text(text: str) -> str:
+    """Return what text answers are compared by: `normalise`, with every sign that changes what is said as a word."""
+    folded = unicodedata.normalize("NFKC", text[:MAX_CHARS])
+    return normalise(_SIGN.sub(lambda match: f" {_SIGN_WORDS[match.group()]} ", folded))
 
 
 def read_number(text: str) -> Quantity | None:
@@ -243,7 +260,7 @@ def is_same(expected: str, given: str, kind: AnswerKind) -> bool:
         return _is_same_expression(expected, given)
     if kind == "list":
         return _has_same_items(expected, given)
-    if normalise(expected) == normalise(given):
+    if as_text(expected) == as_text(given):
         return _is_same_sign(expected, given) if kind == "number" else True
     if kind == "number":
         return _is_same_quantity(read_number(expected), read_number(given))
@@ -325,7 +342,15 @@ def _is_option(task: Task, given: str) -> bool:
     gold = letter_of(task.answer)
     if not gold or not given:
         return False
+    if letter := _bare_letter(given):
+        return letter == gold
+    place, options = LETTERS.index(gold), [_in_one_line(option) for option in task.options]
+    if (quoted := _in_one_line(given)) in options:
+        return options[place : place + 1] == [quoted]
     if letter := letter_of(given):
         return letter == gold
-    place = LETTERS.index(gold)
-    return place < len(task.options) and normalise(task.options[place]) == normalise(given)
+    return place < len(task.options) and as_text(task.options[place]) == as_text(given)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(strip_wrapping(text).casefold().split())

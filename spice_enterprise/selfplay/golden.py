@@ -38,8 +38,8 @@ from spice_enterprise.protocols import Grade
 from spice_enterprise.records import AnswerKind, Task, TaskFormat
 from spice_enterprise.selfplay.answers import (
     LETTERS,
+    as_text,
     letter_of,
-    normalise,
     read_boolean,
     read_date,
     read_items,
@@ -264,7 +264,7 @@ def _value_problems(record: Record, kind: str) -> list[Problem]:
 def _are_options(options: Sequence[str], *, is_choice: bool) -> bool:
     if not is_choice:
         return not options
-    return 2 <= len({normalise(option) for option in options}) == len(options) <= len(LETTERS)
+    return 2 <= len({as_text(option) for option in options}) == len(options) <= len(LETTERS)
 
 
 def _row_of(record: Record) -> GoldenRow:

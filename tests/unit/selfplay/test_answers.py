@@ -54,7 +54,8 @@ def test_extraction_of_expressions_keeps_marks_that_mean_something(text, answer)
 
 
 @pytest.mark.parametrize(
-    ("text", "letter"), [(" B", "B"), ("(b)", "B"), ("B. 45 days", "B"), (r"\boxed{B}", "B"), ("Boron", "Boron")]
+    ("text", "letter"),
+    [(" B", "B"), ("(b)", "B"), ("B.", "B"), ("B) 45 days", "B) 45 days"), (r"\boxed{B}", "B"), ("Boron", "Boron")],
 )
 def test_extraction_of_letters(text, letter):
     assert extract_answer(text, "choice") == letter
@@ -173,6 +174,25 @@ def test_kinds(answer, kind):
         ("text", "Hartmann Service", "the hartmann  service.", True),
         ("text", "Hartmann Service", "Hartmann", False),
         ("text", "3.5", "35", False),
+        ("text", ">5", "<5", False),
+        ("text", ">5", "5", False),
+        ("text", "> 5", ">5", True),
+        ("text", "≥5", ">= 5", True),
+        ("text", "<5 bar", "less than 5 bar", True),
+        ("text", "from -3", "from 3", False),
+        ("text", "from -3", "from \u22123", True),
+        ("text", "P-204", "P 204", True),
+        ("text", "10-20", "10 - 20", True),
+        ("text", "C++", "C#", False),
+        ("text", "C++", "C", False),
+        ("text", "C++", "C+", False),
+        ("text", "C#", "C", False),
+        ("text", "C++", "(c++)", True),
+        ("text", "BBB-", "BBB", False),
+        ("text", "BBB-", "BBB+", False),
+        ("text", "well-known", "well known", True),
+        ("number", ">5", "<5", False),
+        ("list", "C++, C#", "C, C#", False),
         ("text", "", "", False),
         ("text", "x", " ", False),
         ("number", "12,480.50", "12,480.51", False),
@@ -236,6 +256,26 @@ def test_an_alias_is_as_right_as_the_answer(world):
 def test_grading_choice(world, given, right):
     task = world.task("B", "choice", options=("30 days", "45 days", "60 days", "90 days"))
     assert KindVerifier().grade(task, extract_answer(given, "choice")) is right
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [("A. Smith", True), ("a. smith", True), ("C", True), ("(C)", True), ("C) A. Smith", True), ("A. Smithson", False),
+     ("A", False), ("A)", False), ("B. Jones", False), ("A) B. Jones", False)],
+)  # fmt: skip
+def test_an_option_that_begins_like_a_letter_is_matched_word_for_word_first(world, given, right):
+    task = world.task("C", "choice", options=("B. Jones", "D. Brown", "A. Smith", "C. White"))
+    assert KindVerifier().grade(task, extract_answer(given, "choice")) is right
+
+
+def test_options_that_differ_by_a_sign_are_two(world):
+    task = world.task("A", "choice", options=("below <5", "below >5", "C++ 5", "C# 5"))
+    assert [KindVerifier().grade(task, option) for option in task.options] == [True, False, False, False]
+    assert not KindVerifier().grade(task, "below 5")
+
+
+def test_signs_do_not_make_two_questions_different():
+    assert normalise("Is it C++?") == normalise("is it C")
 
 
 def test_the_verdict_does_not_depend_on_the_order_of_the_options(world):

@@ -1,10 +1,12 @@
-"""Options that the model wrote: in which order they are played."""
+"""Options as they were written: in which order they are played, and what makes them two."""
 
 import json
 
 import pytest
 
+from spice_enterprise.selfplay.answers import KindVerifier
 from spice_enterprise.selfplay.contracts import CHOICE_FIELDS
+from spice_enterprise.selfplay.golden import read_golden
 
 OPTIONS = ("45 days", "30 days", "60 days", "90 days")
 
@@ -34,3 +36,10 @@ def options_played(world, version, letter, **settings):
     sampler = world.sampler(lambda prompt, j: json.dumps(said) if world.is_challenger(prompt) else r"\boxed{A}")
     stage = world.stage(sampler, contract="full", hint="none", formats="choice", max_rounds=1, **settings)
     return stage.play([world.chunk("The notice period is 45 days. The pump delivers 320 litres.")], version, step=1).tasks
+
+
+def test_a_golden_file_may_have_options_that_differ_by_a_sign(tmp_path):
+    row = {"id": "r1", "question": "Which?", "answer": "B", "kind": "choice", "given": "C#", "expected": True}
+    (tmp_path / "g.jsonl").write_text(json.dumps({**row, "options": ["C", "C#", "C++"]}) + "\n")
+    [found] = read_golden(tmp_path / "g.jsonl")
+    assert KindVerifier().grade(found.task, found.given)
