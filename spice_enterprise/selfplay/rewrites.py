@@ -18,7 +18,7 @@ from textwrap import wrap
 from typing import Final, Literal
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.records import Chunk, Message, Prompt, Regime, ScrubbedText, Task
+from spice_enterprise.records import Chunk, Message, Prompt, Regime, Task
 from spice_enterprise.selfplay.answers import LETTERS
 from spice_enterprise.selfplay.injection import without_orders
 from spice_enterprise.selfplay.prompts import Decoding, fence, prompt_of, quiet
@@ -91,7 +91,7 @@ class Rewrite:
 def rewrites_of(chunk: Chunk, config: SelfplayConfig) -> tuple[Rewrite, ...]:
     """Return every rewrite of a chunk, in a fixed order. Raises `ValueError` for a chunk of another split than `train`."""
     require_train(chunk)
-    text = ScrubbedText(without_orders(chunk.text))
+    text = without_orders(chunk.text)
     told = [sentence for sentence in sentences(text) if _says_something(sentence)]
     return (*_recalled(chunk, text, config), *_restated(chunk, told), *_continued(chunk, told))
 
@@ -119,7 +119,7 @@ def _says_something(sentence: str) -> bool:
     return len(sentence.split()) >= MIN_WORDS or len(_UNSPACED.findall(sentence)) >= MIN_UNSPACED
 
 
-def _recalled(chunk: Chunk, text: ScrubbedText, config: SelfplayConfig) -> Iterator[Rewrite]:
+def _recalled(chunk: Chunk, text: str, config: SelfplayConfig) -> Iterator[Rewrite]:
     """Yield what asks for one value, without the passage."""
     for hint in find_hints(text):
         sentence = sentence_around(text, hint)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from spice_enterprise.records import AnswerKind, ScrubbedText
+from spice_enterprise.records import AnswerKind
 from spice_enterprise.selfplay.answers import kind_of
 
 MAX_HINT_WORDS: Final = 6
@@ -96,7 +96,7 @@ class Hint:
     """How a question about it begins: it settles what is asked for, the model what it is asked about."""
 
 
-def find_hints(text: ScrubbedText) -> tuple[Hint, ...]:
+def find_hints(text: str) -> tuple[Hint, ...]:
     """Return the values that could be answers, in text order, without overlaps, repeats and placeholders."""
     shown = text[:MAX_CHARS]
     taken = bytearray(len(shown))

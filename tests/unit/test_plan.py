@@ -169,7 +169,7 @@ def test_contradictions_of_the_engine_are_problems(corpus: Path, monkeypatch: py
     settings = {"sampler": {"kind": "vllm", "weights": "nf4", "max_context_tokens": 600}, "training": {"lora_rank": 24}}
     found = make_plan(config(corpus, ingest={"chunk_tokens": 512}, **settings))
     assert any(line.startswith("sampler.weights: nf4: vLLM has 4-bit kernels for GPUs only") for line in found.problems)
-    assert any("the prompt of 712 tokens and 96 new ones exceed 600" in line for line in found.problems)
+    assert any("the prompt of 1736 tokens and 96 new ones exceed 600" in line for line in found.problems)
     assert any("vLLM reserves memory for rank 32 to serve 24" in line for line in found.warnings)
 
 
