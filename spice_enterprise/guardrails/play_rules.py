@@ -74,7 +74,7 @@ class PlayMonitor:
         answers = [r for r in played if r.role == "reasoner"]
         return [
             *self._without_task(step, proposals),
-            *self._ungraded(step, answers),
+            *self._ungraded(step, answers, proposals),
             *self._unfounded(step, proposals),
             *self._stalled(step),
             *self._flat(step),
@@ -113,11 +113,14 @@ class PlayMonitor:
         )
         return [_alert(step, "no_tasks", (float(count), float(limit)), reason, halts=True)]
 
-    def _ungraded(self, step: Step, answers: Sequence[Rollout]) -> list[Alert]:  # 2
-        if not answers or any(rollout.reason not in VERIFIER_FAILURES for rollout in answers):
+    def _ungraded(self, step: Step, answers: Sequence[Rollout], proposals: Sequence[Rollout]) -> list[Alert]:  # 2
+        """Halt when the verifier failed wherever it was asked: on answers, and on the votes about proposals."""
+        failed = [r for r in answers if r.reason in VERIFIER_FAILURES] + [r for r in proposals if r.reason == "ungraded"]
+        graded = [r for r in answers if r.reason not in (*VERIFIER_FAILURES, "no_answer")]
+        if not failed or graded or any(r.reason in BASE_REFUSALS for r in proposals):
             return []
         reason = (
-            f"the verifier raised, hung or gave no verdict for all {len(answers)} answers; "
+            f"the verifier raised, hung or gave no verdict on all {len(failed)} answers and proposals; "
             "try it on a golden file with `job.test_verifier`"
         )
         return [_alert(step, "verifier", (1.0, 1.0), reason, halts=True)]

@@ -96,12 +96,24 @@ def test_a_verifier_that_grades_nothing_halts_at_once(code: str) -> None:
     ((_, alert),) = feed(PlayMonitor(POLICY), [played])
     assert (alert.monitor, alert.severity, alert.action) == ("verifier", "critical", "halt")
     assert alert.reason.startswith("E_VERIFIER_FAILED: ")
-    assert "2 answers" in alert.reason
+    assert "all 2 answers" in alert.reason
 
 
 def test_a_verifier_that_grades_one_answer_goes_on() -> None:
-    played = [group("challenger", VALID), group("reasoner", ("wrong", "verifier_raised"), ("wrong", "no_answer"))]
+    played = [group("challenger", VALID), group("reasoner", ("wrong", "verifier_raised"), ("wrong", ""))]
     assert feed(PlayMonitor(POLICY), [played]) == []
+
+
+def test_an_answer_that_says_nothing_is_no_verdict() -> None:
+    played = [group("challenger", VALID), group("reasoner", ("wrong", "verifier_raised"), ("wrong", "no_answer"))]
+    assert [alert.monitor for _, alert in feed(PlayMonitor(POLICY), [played])] == ["verifier"]
+
+
+def test_a_verifier_that_fails_on_every_vote_halts_before_anybody_answers() -> None:
+    played = [group("challenger", ("refused", "ungraded"), ("refused", "off_topic"))]
+    assert [alert.monitor for _, alert in feed(PlayMonitor(POLICY), [played])] == ["verifier"]
+    voted = [group("challenger", ("refused", "ungraded"), ("refused", "base_open_book"))]
+    assert feed(PlayMonitor(POLICY), [voted]) == []
 
 
 def _open_book(share: float) -> list[RolloutGroup]:
