@@ -21,7 +21,7 @@ from spice_enterprise.records import Chunk, Completion, Prompt, Regime, Task, Ta
 from spice_enterprise.seeding import derive, stream
 from spice_enterprise.selfplay import base_check
 from spice_enterprise.selfplay.admission import refusal
-from spice_enterprise.selfplay.answers import LETTERS, extract_answer, normalise
+from spice_enterprise.selfplay.answers import LETTERS, as_text, extract_answer, normalise
 from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.selfplay.challenger import Plan, drawn_format, format_prompt, plan_chunk, read_format, read_proposal
 from spice_enterprise.selfplay.chunk_sampler import task_room
@@ -319,4 +319,4 @@ def _is_same_pool(played: Round, plan: Plan) -> bool:
 def _question(attempt: Attempt) -> str:
     """Return what makes two proposals one task: question, reference answer and the model's own options, as they sound."""
     proposal = attempt.proposal
-    return "\n".join(map(normalise, (proposal.question, proposal.answer, *sorted(proposal.options))))
+    return "\n".join((normalise(proposal.question), *map(as_text, (proposal.answer, *sorted(proposal.options)))))

@@ -329,3 +329,13 @@ def test_a_verifier_that_fails_on_votes_is_not_taken_for_a_bad_question(world, v
     player._grader = Failing()
     played = player.play([world.chunk("The notice period is 45 days.")], version, step=1)
     assert {a.code for a in played.admissions} == {"ungraded"}
+
+
+def test_answers_that_differ_in_a_sign_are_two_tasks(world, version):
+    def propose(prompt, j):
+        return f'{">5" if j % 2 else "<5"} units"\nQuestion: How many units are allowed?'
+
+    sampler = world.sampler(by_role(world, propose, "x"))
+    player = world.stage(sampler, hint="none", admission="parsable", max_rounds=1)
+    played = player.play([world.chunk("Allowed are >5 units, not <5 units.")], version, step=1)
+    assert sorted(task.answer for task in played.tasks) == ["<5 units", ">5 units"]
