@@ -45,8 +45,9 @@ PAPER: Final[dict[str, dict[str, Any]]] = {
     "training": {"learning_rate": 1e-5, "warmup_steps": 0, "clip_high": 0.2, "mask_truncated": False},
 }
 """SPICE as published (arXiv 2510.24684): up to 1,024 attempts, every readable task is played, the model chooses the format.
-Documents were up to 5,992 tokens there; chunks are `ingest.chunk_tokens` here. Its batch of 128 is read as 128 rollouts, that is 8 documents of 8 + 8. The learning rate is ten times the paper's 1e-6,
-which was for full fine-tuning: this learner trains an adapter."""
+Its batch of 128 is read as 128 rollouts, that is 8 documents of 8 + 8. Documents were up to 5,992 tokens there; chunks are
+`ingest.chunk_tokens` here. The learning rate is ten times the paper's 1e-6, which was for full fine-tuning: this learner
+trains an adapter."""
 PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {"enterprise": {}, "paper": PAPER}
 SMALL_MODEL_WEIGHTS: Final = 10**9
 """Models below it are asked the short contract."""
