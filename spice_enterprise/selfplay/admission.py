@@ -166,7 +166,10 @@ _GOES_ON: Final = re.compile(r"\w\w|\d[.,]\d")
 
 
 def _is_placeholder(proposal: Proposal, plan: Plan) -> bool:
-    is_removed = any(PLACEHOLDER.search(value) for value in (proposal.answer, *proposal.options))
+    # a model may quote what stands for a removed value without its brackets
+    names = {match.group()[1:-1] for match in PLACEHOLDER.finditer(plan.chunk.text)}
+    values = (proposal.answer, *proposal.options)
+    is_removed = any(PLACEHOLDER.search(value) or any(name in value for name in names) for value in values)
     own_words = {normalise(text).strip(" .") for text in (proposal.answer, proposal.question.rstrip("?"))}
     return is_removed or bool(own_words & _TEMPLATE_WORDS)
 

@@ -52,6 +52,7 @@ def judged(world):
         ("unparsable", ("", "45 days"), GOOD),
         ("unparsable", (GOOD[0], ""), GOOD),
         ("placeholder", ("Who is the contact for the pump?", "[PERSON_k3f9]"), ("Is [PERSON_k3f9] in notice?", "45 days")),
+        ("placeholder", ("Who is the contact for the pump?", "PERSON_k3f9"), ("Is [PERSON_k3f9] in notice?", "45 days")),
         ("placeholder", (GOOD[0], "Your answer"), GOOD),
         ("placeholder", (GOOD[0], "..."), GOOD),
         ("placeholder", ("Your question?", "45 days"), GOOD),
