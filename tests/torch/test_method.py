@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 FILES = {f"{i:02d}.txt": f"The notice period of lease number {i} is {30 + i} days in all.\n".encode() for i in range(10)}
 SETTINGS: dict[str, Any] = {
     "selfplay": {"steps": 4, "chunks_per_step": 1, "formats": "free_form", "admission": "parsable", "challenger_tokens": 16,
-                 "reasoner_tokens": 4, "max_rounds": 1},
+                 "reasoner_tokens": 4, "max_rounds": 1, "temperature": 1.0},
     "training": {"lora_rank": 4, "learning_rate": 0.01, "warmup_steps": 0, "mask_truncated": False, "compute_dtype": "float32",
                  "quantization": "none", "keep_adapters_every": 1},
     "exam": {"draws": 200, "answer_tokens": 4},
