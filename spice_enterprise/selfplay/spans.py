@@ -67,7 +67,6 @@ _FINDERS: Final[tuple[tuple["re.Pattern[str]", _Opener], ...]] = tuple(
         (r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}\.\d{1,2}\.\d{4}\b", "When"),
         (rf"{_TERM}\s(?:shall mean|means|has the meaning|is defined as)\b", "Which defined term"),
         (rf"\({_CALLED}{_TERM}\)", "Which defined term"),
-        (r"(?:^|[.;] )[A-Z][\w /()-]{1,30}: (?P<value>[^\s:;.][^:;.\n]{0,50}?)(?=[.;]?(?:\s|$))", "What is the"),
         (r"\b[A-Z]{1,6}[-/]?\d[\dA-Za-z]{0,20}(?:[-/]\w{1,20}){0,6}\b|\b[A-Z]{2,6} \d{1,12}\b", "What is the"),
         (r"[€$£]\s?\d[\d,]{0,20}(?:\.\d{1,6})?(?: (?:thousand|million|billion))?\b", "How much"),
         (rf"{_AMOUNT} ?(?:euros?|dollars?|pounds|EUR|USD|GBP|CHF)\b", "How much"),
@@ -76,9 +75,10 @@ _FINDERS: Final[tuple[tuple["re.Pattern[str]", _Opener], ...]] = tuple(
         (rf"{_AMOUNT} {_UNIT}\b", _how_many),
         (rf"\b(?:{_COUNT})(?:-[a-z]{{3,5}})? (?P<unit>days|weeks|months|years|hours)\b", _how_many),
         (r"\b\d{1,2}:\d{2}(?: ?[ap]m)?\b", "At what time"),
+        (r"(?:^|[.;] )[A-Z][\w /()-]{1,30}: (?P<value>[^\s:;][^:;\n]{0,50}?)(?=\s*(?:;|\.?$|\.\s))", "What is the"),
         (rf"\b(?:{_BEFORE_YEAR})\s(?P<value>1\d{{3}}|20\d{{2}})(?![\w%:/-]|[,.]\d)", "In what year"),
         (rf"{_NAME}(?: (?:of |de )?{_NAME}){{1,3}}(?: \d{{1,6}})?|{_NAME} \d{{1,6}}\b", _named),
-        (rf"(?<=[a-z,;] ){_NOT_A_TERM}{_NAME}", _named),
+        (rf"(?<=[a-z,;] ){_NOT_A_TERM}{_NAME}(?![\w /()-]{{0,30}}: )", _named),
         (rf"{_AMOUNT}(?<=\d\d)(?![\w%:/-]|[,.]\d)", "What is the"),
     )
 )  # fmt: skip
