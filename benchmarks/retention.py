@@ -22,7 +22,7 @@ from spice_enterprise.store import RunStore
 from spice_enterprise.training.base_model import resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
-from spice_enterprise.training.qlora import LearnerModel
+from spice_enterprise.training.qlora import BASE_DIGEST, LearnerModel
 
 
 def marks(run_dir: Path, items: Sequence[GeneralItem], known: dict[str, list[bool]]) -> tuple[list[bool], list[bool], int]:
@@ -30,7 +30,9 @@ def marks(run_dir: Path, items: Sequence[GeneralItem], known: dict[str, list[boo
     store = RunStore(run_dir)
     config = build_config({**store.settings(), "workspace": str(run_dir.parent)}, where="run.json")
     base = resolve_base_model(config.base_model, cache_dir=cache_dir(), is_offline=True, expected_digest=None)
-    sampler = HfSampler(LearnerModel.load(base, config.training, seed=config.seed), ChatTokenizer(base.path), run_dir=run_dir)
+    model = LearnerModel.load(base, config.training, seed=config.seed)
+    model.adapter_digest = BASE_DIGEST  # what it was loaded with is nobody's: nothing is lost when a version takes its place
+    sampler = HfSampler(model, ChatTokenizer(base.path), run_dir=run_dir)
     key = f"{base.digest}/{config.training.quantization}"
     if key not in known:
         known[key] = right_choices(sampler, items)
