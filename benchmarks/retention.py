@@ -16,13 +16,14 @@ from pathlib import Path
 
 from spice_enterprise.config import build_config, cache_dir
 from spice_enterprise.probes import GeneralItem, read_general_items, right_choices
+from spice_enterprise.protocols import BASE_DIGEST
 from spice_enterprise.records import AdapterVersion
 from spice_enterprise.release.statistics import paired_cluster_interval
 from spice_enterprise.store import RunStore
 from spice_enterprise.training.base_model import resolve_base_model
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
-from spice_enterprise.training.qlora import BASE_DIGEST, LearnerModel
+from spice_enterprise.training.qlora import LearnerModel
 
 
 def marks(run_dir: Path, items: Sequence[GeneralItem], known: dict[str, list[bool]]) -> tuple[list[bool], list[bool], int]:

@@ -284,15 +284,21 @@ class Assembly:
         return require_memory(self.config, shape, beside=self._challenger_shape)
 
     @property
+    def _challenger_model(self) -> str | None:
+        """The directory of another model that proposes; None where the base or the user's own sampler does, or the player."""
+        play = self.config.selfplay
+        is_used = play.challenger == "frozen" and self._given.challenger_sampler is None
+        return play.challenger_model if is_used else None
+
+    @property
     def _challenger_shape(self) -> "ModelShape | None":
         """The dimensions of another model that proposes, where there is one."""
-        play = self.config.selfplay
-        if self._given.challenger_sampler is not None or play.challenger == "trained" or play.challenger_model is None:
+        if self._challenger_model is None:
             return None
         from spice_enterprise.training.base_model import read_model_config
         from spice_enterprise.training.memory import ModelShape
 
-        return ModelShape.from_config(read_model_config(Path(play.challenger_model)))
+        return ModelShape.from_config(read_model_config(Path(self._challenger_model)))
 
     @cached_property
     def _training(self) -> TrainingConfig:
@@ -505,7 +511,7 @@ class Assembly:
         play = self.config.selfplay
         used = {
             "embedder": play.embedder if play.embedder != "hashed" and self._given.embedder is None else None,
-            "challenger_model": play.challenger_model if play.challenger == "frozen" else None,
+            "challenger_model": self._challenger_model,
         }
         return {
             name: f"sha256:{digest_model(Path(path))}" for name, path in used.items() if path is not None and Path(path).is_dir()
@@ -514,15 +520,14 @@ class Assembly:
     @cached_property
     def _challenger_sampler(self) -> Sampler | None:
         """Who proposes where that is another model than base and player; it is frozen."""
-        play = self.config.selfplay
-        if self._given.challenger_sampler is not None or play.challenger == "trained" or play.challenger_model is None:
+        if self._challenger_model is None:
             return self._given.challenger_sampler
         from spice_enterprise.training.base_model import resolve_base_model
         from spice_enterprise.training.chat import ChatTokenizer
         from spice_enterprise.training.hf_sampler import HfSampler
         from spice_enterprise.training.qlora import LearnerModel
 
-        name, is_offline = play.challenger_model, self.config.offline
+        name, is_offline = self._challenger_model, self.config.offline
         other = resolve_base_model(name, cache_dir=cache_dir(), is_offline=is_offline, expected_digest=None)
         held = LearnerModel.load(other, self.config.training, seed=self.config.seed)
         digest = f"sha256:{other.digest}"

@@ -65,6 +65,10 @@ class Detector(Protocol):
         ...
 
 
+BASE_DIGEST: Final = "base"
+"""What a sampler says it serves when it serves no adapter."""
+
+
 class Sampler(Protocol):
     """Writes and scores completions, and proves which adapter did it."""
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import VERIFIER_FAILURES, Grade, Grader
+from spice_enterprise.protocols import VERIFIER_FAILURES, Grader
 from spice_enterprise.records import Chunk, Completion, Prompt, ScrubbedText, Task
 from spice_enterprise.seeding import derive
-from spice_enterprise.selfplay.answers import extract_answer
+from spice_enterprise.selfplay.grading import grade_completions
 from spice_enterprise.selfplay.prompts import Decoding, reasoner_prompt
 from spice_enterprise.selfplay.streaming import Ask
 
@@ -54,7 +54,7 @@ def asks(task: Task, chunk: Chunk, config: SelfplayConfig, *, key: str, seed: in
 
 def votes(task: Task, heard: Sequence[Sequence[Completion]], config: SelfplayConfig, grader: Grader) -> Votes:
     """Return the shares of agreeing answers, given the groups that `asks` asked for, in order."""
-    graded = [_grades(task, completions, grader) for completions in heard]
+    graded = [grade_completions(task, completions, grader) for completions in heard]
     is_ungraded = any(grade.code in VERIFIER_FAILURES for grades in graded for grade in grades)
     shares = [sum(grade.is_correct for grade in grades) / len(grades) for grades in graded]
     open_book = shares.pop(0) if config.open_book_samples else None
@@ -72,7 +72,3 @@ def refusal_of(found: Votes, config: SelfplayConfig) -> str:
 def _prompt(task: Task, config: SelfplayConfig, passages: Sequence[ScrubbedText]) -> Prompt:
     decoding = Decoding(max_new_tokens=config.reasoner_tokens, temperature=config.check_temperature)
     return reasoner_prompt(task.question, decoding, options=task.options, passages=passages, contract=config.contract)
-
-
-def _grades(task: Task, completions: Sequence[Completion], grader: Grader) -> tuple[Grade, ...]:
-    return grader.grade_all(task, [extract_answer(completion.text, task.answer_kind) for completion in completions])

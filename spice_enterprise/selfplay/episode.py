@@ -23,10 +23,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
-from spice_enterprise.protocols import Effort, Embedder, Grader, Played, Sampler
+from spice_enterprise.protocols import BASE_DIGEST, Effort, Embedder, Grader, Played, Sampler
 from spice_enterprise.records import AdapterVersion, Chunk
 from spice_enterprise.selfplay.archive import Archive, entries_of
 from spice_enterprise.selfplay.chunk_sampler import choose, replays
@@ -40,9 +39,6 @@ from spice_enterprise.selfplay.scribe import Scribe, joined
 from spice_enterprise.selfplay.spans import Hint, find_hints
 from spice_enterprise.selfplay.streaming import Play, Speaker, open_lines, play_together
 from spice_enterprise.selfplay.turn import Replay, Rules, Turn, TurnPlayed, draft_of, rewarded, similarity_of
-
-BASE_DIGEST: Final = "base"
-"""What a sampler says it serves when it serves no adapter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

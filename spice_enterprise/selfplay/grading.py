@@ -30,9 +30,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 from spice_enterprise.errors import MissingExtraError, SamplerError
-from spice_enterprise.protocols import Grade, Verifier
-from spice_enterprise.records import Task
+from spice_enterprise.protocols import Grade, Grader, Verifier
+from spice_enterprise.records import Completion, Task
 from spice_enterprise.selfplay import grading_child as child
+from spice_enterprise.selfplay.answers import extract_answer
 
 NO_ANSWER: Final = "no_answer"
 TIME_LIMIT_S: Final = 5.0
@@ -41,6 +42,11 @@ MEMORY_LIMIT_BYTES: Final = 1 << 30
 BATCH: Final = 512
 _PATIENCE_S: Final = 120.0
 """For preparing, and for a machine that stands still; a batch has this beside the time that its answers may take."""
+
+
+def grade_completions(task: Task, completions: Sequence[Completion], grader: Grader) -> tuple[Grade, ...]:
+    """Return a grade for the answer in each completion, in order."""
+    return grader.grade_all(task, [extract_answer(completion.text, task.answer_kind) for completion in completions])
 
 
 class GuardedVerifier:

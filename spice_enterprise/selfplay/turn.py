@@ -21,10 +21,11 @@ from spice_enterprise.records import Chunk, Completion, Prompt, Regime, Task, Ta
 from spice_enterprise.seeding import derive, stream
 from spice_enterprise.selfplay import base_check
 from spice_enterprise.selfplay.admission import refusal
-from spice_enterprise.selfplay.answers import LETTERS, as_text, extract_answer, normalise
+from spice_enterprise.selfplay.answers import LETTERS, as_text, normalise
 from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.selfplay.challenger import Plan, drawn_format, format_prompt, plan_chunk, read_format, read_proposal
 from spice_enterprise.selfplay.chunk_sampler import task_room
+from spice_enterprise.selfplay.grading import grade_completions
 from spice_enterprise.selfplay.library import Library
 from spice_enterprise.selfplay.options import arrange, distractors
 from spice_enterprise.selfplay.reasoner import ask, ask_open_book
@@ -93,9 +94,10 @@ class Turn:
         task_format, choice = yield from self._format()
         rounds: list[Round] = []
         while self._goes_on(rounds):
-            plan = self._plan(task_format, self.first_round + self._asked(rounds))
+            number = self.first_round + self._asked(rounds)
+            plan = self._plan(task_format, number)
             pooled = rounds.pop() if rounds and _is_same_pool(rounds[-1], plan) else None
-            rounds.append((yield from self._round(plan, pooled, number=self.first_round + self._asked(rounds, pooled))))
+            rounds.append((yield from self._round(plan, pooled, number=number)))
             for draft in rounds[-1].drafts:
                 self.archive.add(draft.task, step=self.rules.step, document_id=self.chunk.document_id)
         return TurnPlayed(chunk=self.chunk, rounds=tuple(rounds), choice=choice)
@@ -108,10 +110,9 @@ class Turn:
         is_settled = not self.rules.is_answered or any(played.has_signal for played in rounds)
         return not is_settled and self._asked(rounds[first + 1 :]) < config.refill_rounds
 
-    def _asked(self, rounds: Sequence[Round], pooled: Round | None = None) -> int:
+    def _asked(self, rounds: Sequence[Round]) -> int:
         """Return how many times proposals were asked for."""
-        every = (*rounds, *((pooled,) if pooled else ()))
-        return sum(len(played.attempts) for played in every) // self.rules.config.challenger_group
+        return sum(len(played.attempts) for played in rounds) // self.rules.config.challenger_group
 
     def _format(self) -> Play[tuple[TaskFormat, FormatChoice | None]]:
         """Return the format of this turn: drawn, or chosen by the model; a choice that cannot be read is drawn."""
@@ -159,12 +160,8 @@ class Turn:
         judged = [self._judge(plan, completion) for completion in drawn]
         checked, tasks = yield from self._checked(plan, judged, key)
         before = pooled.attempts if pooled else ()
-        played = Round(
-            plan=plan,
-            number=pooled.number if pooled else number,
-            attempts=(*before, *checked),
-            rewards={i: rules.invalid_reward for i, attempt in enumerate((*before, *checked)) if attempt.reason},
-        )
+        attempts, begun_at = (*before, *checked), pooled.number if pooled else number
+        played = rewarded(Round(plan=plan, number=begun_at, attempts=attempts), rules)
         if not tasks:
             return played
         kept = keep(played.attempts, group=config.challenger_group, seed=rules.seed, path=path)
@@ -297,8 +294,7 @@ def draft_of(task: Task, chunk: Chunk, rules: Rules) -> Draft:
 
 def graded(draft: Draft, completions: Sequence[Completion], grader: Grader) -> Answered:
     """Return the answers to a draft with their grades."""
-    answers = [extract_answer(completion.text, draft.task.answer_kind) for completion in completions]
-    return Answered(draft=draft, completions=tuple(completions), grades=grader.grade_all(draft.task, answers))
+    return Answered(draft=draft, completions=tuple(completions), grades=grade_completions(draft.task, completions, grader))
 
 
 def rewarded(played: Round, rules: Rules) -> Round:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from spice_enterprise.errors import DeliveryError, SamplerError
+from spice_enterprise.protocols import BASE_DIGEST
 from spice_enterprise.records import AdapterVersion, Completion, Prompt, StopReason
 from spice_enterprise.seeding import stream
 from spice_enterprise.training.chat import ChatTokenizer
@@ -24,7 +25,7 @@ from spice_enterprise.training.continuous import ContinuousBatch, Group, Row
 from spice_enterprise.training.delivery import open_version
 from spice_enterprise.training.packing import PackedRow, fill_batches, pack_group, to_tensors
 from spice_enterprise.training.prefill import MAX_PREFILL_TOKENS
-from spice_enterprise.training.qlora import BASE_DIGEST, UNSAVED, LearnerModel
+from spice_enterprise.training.qlora import UNSAVED, LearnerModel
 from spice_enterprise.training.scoring import selected_logprobs
 
 

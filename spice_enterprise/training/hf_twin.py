@@ -12,8 +12,9 @@ learner learns: nothing is shared between the two but files.
 import torch
 
 from spice_enterprise.config import TrainingConfig
+from spice_enterprise.protocols import BASE_DIGEST
 from spice_enterprise.training.base_model import BaseModel
-from spice_enterprise.training.qlora import BASE_DIGEST, LearnerModel
+from spice_enterprise.training.qlora import LearnerModel
 
 
 def load_twin(base: BaseModel, config: TrainingConfig, *, dtype: str, seed: int) -> LearnerModel:

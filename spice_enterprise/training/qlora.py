@@ -37,7 +37,6 @@ from spice_enterprise.training.packing import PackedBatch
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 SETTINGS_FILE: Final = "adapter_config.json"
 UNSAVED: Final = "unsaved"
-BASE_DIGEST: Final = "base"
 
 
 class LearnerModel:

@@ -21,11 +21,11 @@ from threading import Condition, Event, Thread
 from typing import Any, Final
 
 from spice_enterprise.errors import SamplerError, SpiceError
-from spice_enterprise.protocols import CompletionStream, StreamingSampler
+from spice_enterprise.protocols import BASE_DIGEST, CompletionStream, StreamingSampler
 from spice_enterprise.records import AdapterVersion, Prompt
 from spice_enterprise.sealed import remove_directory, save_directory
 from spice_enterprise.training.checkpoints import adapter_dir
-from spice_enterprise.training.wire import BASE_DIGEST, RefusedError, SampleReply
+from spice_enterprise.training.wire import RefusedError, SampleReply
 
 MAX_HELD: Final = 4
 """Adapters held beside the bare base."""

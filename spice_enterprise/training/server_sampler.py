@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from spice_enterprise.errors import DeliveryError, IntegrityError, SamplerError
+from spice_enterprise.protocols import BASE_DIGEST
 from spice_enterprise.records import AdapterVersion, Completion, Prompt
 from spice_enterprise.training import wire
 from spice_enterprise.training.delivery import open_version
 from spice_enterprise.training.server_line import Exchange, LostError, ServerLine
 from spice_enterprise.training.wire import (
-    BASE_DIGEST,
     PROTOCOL,
     AdapterHead,
     Failure,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from spice_enterprise.config import JobConfig
 from spice_enterprise.errors import SamplerError
+from spice_enterprise.protocols import BASE_DIGEST
 from spice_enterprise.records import AdapterVersion, Completion, Prompt
 from spice_enterprise.seeding import derive
 from spice_enterprise.training.adapter_shelf import AdapterShelf, LaidAdapter, pick_parent
@@ -25,7 +26,6 @@ from spice_enterprise.training.base_model import BaseModel
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.delivery import open_version
 from spice_enterprise.training.memory import MemoryPlan
-from spice_enterprise.training.qlora import BASE_DIGEST
 from spice_enterprise.training.vllm_engine import Continuation, Request, VllmEngine
 from spice_enterprise.training.vllm_settings import engine_settings, shelf_bytes
 

@@ -30,8 +30,6 @@ ADAPTERS: Final = "/v1/adapters"
 SAMPLES: Final = "/v1/samples"
 SCORES: Final = "/v1/scores"
 
-BASE_DIGEST: Final = "base"
-"""What stands for the bare base where the digest of an adapter is asked for."""
 MAX_HELLO_BYTES: Final = 1 << 10
 MAX_REQUEST_BYTES: Final = 64 << 20
 MAX_REPLY_BYTES: Final = 512 << 20

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spice_enterprise.errors import ConfigError, DeliveryError, IntegrityError, StaleRolloutError, TrainingError
+from spice_enterprise.protocols import BASE_DIGEST
 from spice_enterprise.training import checkpoints
 from spice_enterprise.training.hf_sampler import HfSampler
-from spice_enterprise.training.qlora import BASE_DIGEST
 from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
 pytestmark = pytest.mark.torch
