@@ -11,6 +11,7 @@ state that verifies is done again on resume: the journal gives back what was pla
 on a CPU, without asking the sampler again, and what is recorded already is not recorded twice.
 """
 
+import math
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -381,7 +382,8 @@ class _Pace:
             ("left_s", spent_s / made * (self._total - step.number)),
         )
         message = "warm-up" if is_warmup else "step"
-        return Progress(stage="self-play", message=message, done=step.number, total=self._total, numbers=numbers)
+        known = tuple(pair for pair in numbers if not math.isnan(pair[1]))  # a step without a task has no reward to show
+        return Progress(stage="self-play", message=message, done=step.number, total=self._total, numbers=known)
 
 
 def _warmed(played: Played, number: int, run: str) -> list[AuditEvent]:
