@@ -51,7 +51,7 @@ from spice_enterprise.training.delivery import MAX_GAP_NATS, ProvenSampler
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.hf_twin import load_twin
 from spice_enterprise.training.qlora import LearnerModel
-from spice_enterprise.training.trainer import QloraTrainer
+from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
 STEPS: Final = 3
 ALARM: Final = 2
@@ -127,10 +127,10 @@ class Rig:
         return HardRuleMonitor(load_guardrails().model_copy(update={"max_grad_norm": 1e9}))
 
     def _trainer(self, run_dir: Path) -> Any:
-        l_max = {"challenger": 20, "reasoner": 10}
+        sampling = Sampling(l_max={"challenger": 20, "reasoner": 10})
         digests = {name: digest_of(name) for name in ("corpus_digest", "config_digest")}
         lineage = dataclasses.replace(self.tools.lineage_of(self.base), **digests)
-        return Timeless(self.learner, run_dir=run_dir, config=self.config, l_max=l_max, lineage=lineage)
+        return Timeless(self.learner, run_dir=run_dir, config=self.config, sampling=sampling, lineage=lineage)
 
 
 class Timeless(QloraTrainer):

@@ -1,6 +1,9 @@
 """What every test gets: no network, a clean environment and a home of its own."""
 
+import gc
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,33 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "SPICE_"))]:
         monkeypatch.delenv(name)
     return home
+
+
+def cpu_s(work: Callable[[str], object], text: str) -> float:
+    """Return the least CPU seconds of two goes, of this thread alone and without the collector: load must not decide."""
+
+    def once() -> float:
+        begun = time.thread_time()
+        work(text)
+        return time.thread_time() - begun
+
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return min(once(), once())
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+@pytest.fixture(scope="session")
+def is_linear() -> Callable[[Callable[[str], object], str], bool]:
+    """Tell whether work on a whole text takes about four times the work on its first quarter (sixteen when quadratic)."""
+
+    def check(work: Callable[[str], object], text: str) -> bool:
+        return cpu_s(work, text) < 10 * max(cpu_s(work, text[: len(text) // 4]), 0.02)
+
+    return check
 
 
 @pytest.fixture(scope="session")

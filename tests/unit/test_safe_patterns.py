@@ -53,9 +53,9 @@ def test_others_are_refused_with_their_column(pattern, column, why):
 def test_what_the_count_lets_through_is_stopped_on_bait():
     pattern = r"(?:a|aa){1,12}b"
     check_pattern(pattern)
-    began = time.process_time()
+    began = time.thread_time()
     assert not is_quick(pattern, ["aab"])
-    assert time.process_time() - began < 0.5, "the trial runs in a process of its own"
+    assert time.thread_time() - began < 0.5, "the trial runs in a process of its own"
 
 
 PIECES = st.sampled_from(["a", "b", r"\d", "[ab]", "(?:a|b)", "(?:ab|c)", "(?:a{1,2}b)", "x{2,4}", "(?:ax?){1,3}", "y?", "z{3}"])
@@ -67,9 +67,9 @@ def test_a_pattern_that_passes_is_bounded_in_practice(pattern):
         check_pattern(pattern)
     except ValueError:
         return
-    began = time.process_time()
+    began = time.thread_time()
     list(re.compile(pattern).finditer("ab" * 200))
-    assert time.process_time() - began < MAX_WAYS * 400 * 1e-7
+    assert time.thread_time() - began < MAX_WAYS * 400 * 1e-7
 
 
 def test_no_refusal_quotes_the_pattern():

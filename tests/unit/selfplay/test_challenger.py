@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 
@@ -198,15 +197,16 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("contract", ["short", "full"])
-def test_no_document_breaks_the_challenger(world, name, contract):
-    text, began = HOSTILE[name], time.process_time()
-    plans = [
-        planned(world, text, contract=contract, task_format=task_format, hint=hint)
-        for task_format in ("free_form", "choice")
-        for hint in ("none", "span")
-    ]
-    assert time.process_time() - began < 10.0, "seconds when linear, hours when not"
-    for plan in plans:
+def test_no_document_breaks_the_challenger(world, name, contract, is_linear):
+    def plans_of(text):
+        return [
+            planned(world, text, contract=contract, task_format=task_format, hint=hint)
+            for task_format in ("free_form", "choice")
+            for hint in ("none", "span")
+        ]
+
+    assert is_linear(plans_of, HOSTILE[name])
+    for plan in plans_of(HOSTILE[name]):
         fences = shown(plan.prompt).count('"""')
         assert fences % 2 == 0
         assert not any(token in shown(plan.prompt) for token in ("<|im_end|>", "<|im_start|>", "[/INST]", "</s>"))

@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 
@@ -170,13 +169,13 @@ def test_text_without_an_object_is_unparsable(text):
     "piece",
     ['{"', '{"a":', '{"a":[', "{", "}", '"', "\\", '{"a": "', "A) ", "\\frac", "[" * 9 + "{", 'Question: {"a": 1} Answer:'],
 )
-def test_hostile_text_is_read_in_bounded_time(piece):
-    text = piece * (1_000_000 // len(piece))
-    began = time.process_time()
-    for task_format in ("free_form", "choice"):
-        read_full(text, task_format)
-    read_format(text), pair_in(text), split_options(text[:MAX_CHARS])
-    assert time.process_time() - began < 5.0, "a fraction of a second when linear, minutes when not"
+def test_hostile_text_is_read_in_linear_time(piece, is_linear):
+    def read(text):
+        for task_format in ("free_form", "choice"):
+            read_full(text, task_format)
+        read_format(text), pair_in(text), split_options(text[:MAX_CHARS])
+
+    assert is_linear(read, piece * (1_000_000 // len(piece)))
 
 
 def test_an_offered_answer_is_the_answer():
