@@ -66,7 +66,7 @@ class FileOperations:
             return False
         if options.get("dir_fd") is not None:
             return path_of(options["dir_fd"]).startswith(self.root)
-        return os.fspath(args[0]).startswith(self.root)
+        return str(os.fspath(args[0])).startswith(self.root)
 
 
 def path_of(handle: int) -> str:

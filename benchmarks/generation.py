@@ -13,12 +13,11 @@ call it, and computes until its longest row ends; the sampler reads each prompt 
 import argparse
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import arms
 
@@ -117,7 +116,7 @@ def load_learner(settings: Mapping[str, Any], *, is_twin: bool = False) -> Any:
     from spice_enterprise.training.qlora import LearnerModel  # noqa: PLC0415 - as above
 
     base = BaseModel(path=Path(settings["model"]), name="base", digest="0" * 64)
-    quantization = "none" if settings.get("weights", "none") == "none" else "nf4"
+    quantization: Literal["none", "nf4"] = "none" if settings.get("weights", "none") == "none" else "nf4"
     config = TrainingConfig(quantization=quantization, compute_dtype="float32", dequantise="never")
     return load_twin(base, config, dtype="auto", seed=1) if is_twin else LearnerModel.load(base, config, seed=1)
 
@@ -220,4 +219,4 @@ def find_model(given: Path | None) -> tuple[Path, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -26,7 +26,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
@@ -41,7 +41,7 @@ from spice_enterprise.guardrails.drift import HardRuleMonitor
 from spice_enterprise.guardrails.leaks import LeakMonitor
 from spice_enterprise.loop import LoopParts, LoopSettings, self_play
 from spice_enterprise.policy import load_guardrails
-from spice_enterprise.protocols import Played, PlayedRollout, Progress, Sampler
+from spice_enterprise.protocols import Played, PlayedRollout, Progress, Sampler, Window
 from spice_enterprise.records import AdapterVersion, Chunk, RolloutGroup, Step, Task, canonical_json, digest_of
 from spice_enterprise.seeding import stream
 from spice_enterprise.store import RunStore
@@ -78,7 +78,7 @@ class Rig:
         self.base = self.tools.resolve(self.tools.write_model(folder / "tiny"))
         self.config = TrainingConfig(
             lora_rank=2, lora_alpha=2, learning_rate=1e-2, warmup_steps=0, compute_dtype="float32", quantization="none",
-            max_staleness=int(is_overlapped), mask_truncated=False,
+            max_staleness=1 if is_overlapped else 0, mask_truncated=False,
         )  # fmt: skip
         self.learner = LearnerModel.load(self.base, self.config, seed=11)
         self.tokenizer = ChatTokenizer(self.base.path)
@@ -105,7 +105,7 @@ class Rig:
             trainer=self._trainer(run_dir),
             monitors=(self.rules(), LeakMonitor(PatternDetector()), StepMonitor((ALARM,))),
             audit=log,
-            window=SpoolWindow(root / "spool.jsonl"),
+            window=cast("Window", SpoolWindow(root / "spool.jsonl")),
         )
         settings = LoopSettings(
             run="r", steps=STEPS, chunks_per_step=2, seed=0, max_restores=3, max_staleness=self.config.max_staleness,
@@ -482,8 +482,8 @@ def _report(trials: Trials, options: argparse.Namespace) -> int:
         bad += _line(label, Counter(trials.fail_at(number, code, is_lasting=is_lasting) for number in numbers))
     bad += _line("SIGKILL at random", Counter(trials.killed_at_random(random, once_s / 4) for _ in range(options.random)))
     image = image_before(trials, trials.operations - 12)
-    results = damage_trials(trials, image, sizes_of_damage(trials, image, options.flips, random), random)
-    bad += _line("damage", results, good=("equal", "refused"))
+    damaged = damage_trials(trials, image, sizes_of_damage(trials, image, options.flips, random), random)
+    bad += _line("damage", damaged, good=("equal", "refused"))
     return 1 if bad else 0
 
 

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from spice_enterprise.job import SpiceAdapterJob
 
@@ -52,7 +53,10 @@ def main() -> int:
     source = told.data / "bizfiles"
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         out = Path(folder) / "out"
-        settings = {"policies": {"pii": str(lenient_policy(Path(folder)))}, "ingest": {"ocr": "auto" if told.ocr else "off"}}
+        settings: dict[str, Any] = {
+            "policies": {"pii": str(lenient_policy(Path(folder)))},
+            "ingest": {"ocr": "auto" if told.ocr else "off"},
+        }
         job = SpiceAdapterJob(corpus=str(source / "files"), workspace=str(Path(folder) / "runs"), **settings)
         manifest = job.ingest_to(out)
         written = "\n".join(p.read_text(encoding="utf-8") for p in out.iterdir() if p.is_file())

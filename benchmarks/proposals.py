@@ -166,7 +166,8 @@ def ask_base(judged: Sequence[Judged], config: SelfplayConfig, base: Sampler, *,
 def task_of(each: Judged, pool: Sequence[Any], *, seed: int) -> Task:
     """Return the task that would be played."""
     plan, proposal = each.plan, each.proposal
-    options, answer, kind = (), proposal.answer, proposal.answer_kind
+    options: tuple[str, ...] = ()
+    answer, kind = proposal.answer, proposal.answer_kind
     if plan.task_format == "choice":
         wrong = [option for option in proposal.options if option != answer]
         wrong = wrong or list(distractors(answer, kind, pool))

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import bitsandbytes.functional as bnb_functional
 import torch
@@ -76,10 +76,8 @@ class Bench:
     def train(self) -> list[AdapterVersion]:
         """Return version 0 and those of real updates on rollouts of the learner's own sampler."""
         lineage = Lineage(base_model=self.base.name, base_digest=self.base.digest, corpus_digest="c", config_digest="k")
-        l_max = {"challenger": 32, "reasoner": 32}
-        trainer = QloraTrainer(
-            self.learner, run_dir=self.run_dir, config=self.training, lineage=lineage, sampling=Sampling(l_max=l_max)
-        )
+        sizes = Sampling(l_max={"challenger": 32, "reasoner": 32})
+        trainer = QloraTrainer(self.learner, run_dir=self.run_dir, config=self.training, lineage=lineage, sampling=sizes)
         versions = [trainer.start()]
         for number in range(1, UPDATES + 1):
             self.hf.publish(versions[-1])
@@ -187,7 +185,7 @@ def merge_fidelity(bench: Bench, version: AdapterVersion) -> dict[str, float]:
     four_bit.load_adapter(checkpoints.read_adapter(bench.run_dir, version), digest=version.digest)
     layers = [module for module in four_bit._module.modules() if isinstance(module, LoraLayer)]
     before = [_weights(layer) for layer in layers]
-    true = [layer.get_delta_weight("default").detach() for layer in layers]  # type: ignore[operator]
+    true = [cast("Any", layer).get_delta_weight("default").detach() for layer in layers]
     four_bit._module.merge_adapter()
     served = [_weights(layer) - old for layer, old in zip(layers, before, strict=True)]
     four_bit._module.unmerge_adapter()
@@ -239,7 +237,7 @@ def flagged(bench: Bench, versions: Sequence[AdapterVersion], wrong: int) -> dic
     for version in versions[:-1]:
         proven.publish(version)
     found = {}
-    cases = {
+    cases: dict[str, Sequence[AdapterVersion | None]] = {
         "the right version": [versions[-1]],
         "random, of the trained size": others,
         "the version before": [versions[-2]],
@@ -247,8 +245,8 @@ def flagged(bench: Bench, versions: Sequence[AdapterVersion], wrong: int) -> dic
     }
     for name, served in cases.items():
         count = 0
-        for version in served:
-            server.wrong = lambda asked, served=version: served  # type: ignore[misc]
+        for wrong_one in served:
+            server.wrong = lambda asked, wrong_one=wrong_one: wrong_one  # type: ignore[misc]
             try:
                 copy.copy(proven).publish(versions[-1])
             except DeliveryError:
