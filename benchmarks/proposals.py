@@ -104,13 +104,16 @@ def load_samplers(args: argparse.Namespace) -> tuple[Any, Any]:
     state = next(valid_states(Path(args.adapter)), None) if args.adapter else None
     if args.adapter and state is None:
         raise SystemExit(f"{args.adapter}: no saved state")
+    files: dict[str, bytes] = {}
     if state is not None:
-        settings = json.loads(read_adapter(Path(args.adapter), state.version)["adapter_config.json"])
+        files = read_adapter(Path(args.adapter), state.version)
+        settings = json.loads(files["adapter_config.json"])
         config = config.model_copy(update={"lora_rank": settings["r"], "lora_alpha": settings["lora_alpha"]})
     learner = LearnerModel.load(base, config, seed=0)
     tokenizer = ChatTokenizer(base.path)
     speaker, frozen = (HfSampler(learner, tokenizer, run_dir=Path(args.adapter or base.path)) for _ in range(2))
     if state is not None:
+        learner.load_adapter(files, digest=state.version.digest)
         speaker.publish(state.version)
     return speaker, frozen
 

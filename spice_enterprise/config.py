@@ -121,6 +121,10 @@ class SelfplayConfig(Section):
     """What the challenger is asked for: a question and an answer, or the paper's whole JSON. `auto`: `full` from 10^9 weights."""
     hint: Literal["none", "span"] = "span"
     """`span`: code offers an answer that stands in the chunk and the challenger writes the question."""
+    hint_values: Literal["auto", "all", "measures"] = "auto"
+    """Which values are offered. `measures`: dates, times, years, amounts, shares and counts; chunks with one are played first, and
+    names, defined terms and bare numbers are offered only where no chunk has one. `auto`: `measures` for a short contract, whose
+    models make nothing of a name."""
     grounding: Literal["corpus", "none"] = "corpus"
     """`none`: the challenger sees no document. For comparison only."""
     challenger: Literal["trained", "frozen"] = "trained"
@@ -346,6 +350,7 @@ class JobConfig(Section):
             "challenger_tokens": play.challenger_tokens or asked,
             "reasoner_tokens": play.reasoner_tokens or answered,
             "temperature": play.temperature or (1.0 if contract == "full" else SHORT_TEMPERATURE),
+            "hint_values": play.hint_values if play.hint_values != "auto" else ("all" if contract == "full" else "measures"),
             "regimes": play.regimes or (("self_contained",) if contract == "full" else ("open_book",)),
         }
         return self.model_copy(update={"selfplay": play.model_copy(update=settled)})

@@ -63,6 +63,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
     "no_selfplay_warmup_facts": {"selfplay.steps": 0, "warmup": "facts"},
     "no_admission": {"selfplay.admission": "parsable"},
     "no_hint": {"selfplay.hint": "none"},
+    "all_values": {"selfplay.hint_values": "all"},
 }
 """What each setting lays over the config. A setting whose values the config has already is the same run under another name."""
 DEFAULT_SETTINGS: Final = (UNTRAINED, AS_CONFIGURED, "no_corpus", "fixed_challenger")

@@ -8,8 +8,9 @@ Not here: symbolic mathematics (`expressions.py`), time limits (`grading.py`), a
 An answer must *be* the value, not a sentence around it: "45 days" is right for "45", "It is 45 days" is not.
 
 choice      the letter, or the option word for word: "A. Smith" is the option of that name, if there is one
-number      with or without its unit, but not with another one; numbers of at most two decimals agree exactly, others to one
-            part in a million. A reference with few digits is not a rough one: 2.49 is not 2.5
+number      in digits or as a word, with or without its unit, but not with another one; numbers of at most two decimals agree
+            exactly, others to one part in a million. A reference with few digits is not a rough one: 2.49 is not 2.5. What may
+            follow on one side is what it is counted by: "30 days after the notice" is right for "30 days"
 date        the same day, unless it can be read in two ways
 boolean     yes and true, no and false
 list        the same set: order and repetition do not matter; `;`, a comma, "and" or a new line separates. A comma between a
@@ -46,6 +47,11 @@ _CURRENCIES: Final = {
     "£": "gbp", "gbp": "gbp", "chf": "chf", "¥": "jpy", "jpy": "jpy", "yen": "jpy",
 }  # fmt: skip
 _SCALES: Final = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NUMBER_WORDS: Final = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
+    "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
 _BOOLEANS: Final = {"yes": True, "true": True, "no": False, "false": False}
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = r"(?P<month>jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]{0,6}\.?"
@@ -61,6 +67,14 @@ _NUMBER: Final = re.compile(
 _POWER: Final = re.compile(r"(?P<sign>e|\s?(?:[x×*]|\\times|\\cdot)\s?10\s?\^\s?\{?)(?P<exponent>[+\-−]?\d{1,2})(?!\d)\}?")
 _BRACKETS: Final = re.compile(r"^(?:\\?\{|[\[(])|(?:\\?\}|[\])])$")
 _LIST_SEPARATOR: Final = re.compile(r",? and |,(?!(?<=\d,)\d{3}(?!\d))")
+_NUMBER_WORD: Final = re.compile(
+    r"(?:(?P<tens>[A-Za-z]{6,7})-)?(?P<word>[A-Za-z]{3,9})(?P<digits>\s?\(\d{1,40}\))?(?P<unit>(?:\s[a-z][a-z -]{0,40})?)"
+)
+"""Words of a unit are in small letters: "Three Rivers" is a name."""
+_TAIL: Final = re.compile(
+    r"(?P<head>[^ ]+(?: [^ ]+){0,3}?) (?:of|per|in|on|at|for|from|to|by|before|after|following|prior to|during|since|until"
+    r"|upon|under|with|between|among) (?P<rest>[^\d]+)"
+)
 _DAY_MONTH: Final = re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?(?:\s+of)?\s+{_MONTH},?\s+(?P<year>\d{{4}})")
 _MONTH_DAY: Final = re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}})")
 _SIGN: Final = re.compile(r"<=|>=|[<>≤≥]|(?<![\w-])[-−](?=\.?\d)|(?<=\w)(?:\+\+|[+#]|-(?![\w-]))")
@@ -155,7 +169,7 @@ def as_text(text: str) -> str:
 def read_number(text: str) -> Quantity | None:
     r"""Read one number: separators, currency, unit, percent, `1/2`, `\frac{1}{2}`, `1.5e-3`; None when it is not just that."""
     plain = _FRACTION_MACRO.sub(r"\1/\2", text[:MAX_CHARS]).replace("\\%", "%").replace("\\$", "$")
-    plain, exponent = _split_power(plain.strip().casefold())
+    plain, exponent = _split_power(_in_digits(plain.strip()).casefold())
     match = _NUMBER.fullmatch(plain)
     if match is None:
         return None
@@ -165,6 +179,19 @@ def read_number(text: str) -> Quantity | None:
         return None
     value = value * scale * Fraction(10) ** exponent / int(match["below"] or 1)
     return Quantity(-value if match["sign"] in ("-", "−") and match["sign"] else value, unit)
+
+
+def _in_digits(text: str) -> str:
+    """Return "thirty days", "thirty (30) days" and "twenty-five" with their number in digits; anything else as it is."""
+    match = _NUMBER_WORD.fullmatch(text)
+    if match is None:
+        return text
+    value = _NUMBER_WORDS.get(match["word"].lower())
+    tens = _NUMBER_WORDS.get(match["tens"].lower()) if match["tens"] else 0
+    if value is None or tens is None or (tens and not (tens >= 20 and value < 10)):
+        return text
+    said = (match["digits"] or "").strip(" ()")
+    return f"{tens + value}{match['unit']}" if said in ("", str(tens + value)) else text
 
 
 def _split_power(text: str) -> tuple[str, int]:
@@ -197,7 +224,7 @@ def _unit(before: str, after: str) -> tuple[str | None, int]:
     scale = 1
     if words and words[0] in _SCALES:
         scale = _SCALES[words.pop(0)]
-    if len(words) > 3:
+    if len(words) > 3 or any(map(_is_another, words)):
         return None, scale
     named = [
         _canonical_unit(word)
@@ -263,7 +290,7 @@ def is_same(expected: str, given: str, kind: AnswerKind) -> bool:
     if as_text(expected) == as_text(given):
         return _is_same_sign(expected, given) if kind == "number" else True
     if kind == "number":
-        return _is_same_quantity(read_number(expected), read_number(given))
+        return _is_same_quantity(read_number(expected), read_number(given)) or _is_same_counted(expected, given)
     if kind == "date":
         return (day := read_date(expected)) is not None and day == read_date(given)
     return kind == "boolean" and (truth := read_boolean(expected)) is not None and truth is read_boolean(given)
@@ -280,6 +307,25 @@ def _is_same_quantity(first: Quantity | None, second: Quantity | None) -> bool:
         return False
     ours, theirs = set(first.unit.split()), set(second.unit.split())
     return ours <= theirs or theirs <= ours
+
+
+def _is_same_counted(expected: str, given: str) -> bool:
+    """True when one is the quantity and the other the same quantity with what it is counted by."""
+    sides = ((expected, given), (given, expected))
+    return any(not _TAIL.fullmatch(bare) and _is_same_quantity(read_number(bare), _counted(longer)) for bare, longer in sides)
+
+
+def _counted(text: str) -> Quantity | None:
+    """Return the quantity at the beginning of "30 days after the notice"; None where it is not followed so, or by another."""
+    match = _TAIL.fullmatch(text[:MAX_CHARS])
+    if match is None or any(map(_is_another, match["rest"].casefold().split())):
+        return None
+    return read_number(match["head"])
+
+
+def _is_another(word: str) -> bool:
+    """True for a word after which a second value stands, or that is one."""
+    return word in _NUMBER_WORDS or word in ("or", "and")
 
 
 def _is_close(first: Fraction, second: Fraction) -> bool:

@@ -120,9 +120,22 @@ def _offered(chunk: Chunk, config: SelfplayConfig, draws: random.Random) -> list
     if config.hint != "span" or config.grounding == "none":
         return []
     hints = list(find_hints(chunk.text))
+    if config.hint_values == "measures":
+        hints = [hint for hint in hints if is_measure(hint)] or hints
     draws.shuffle(hints)
     hints.sort(key=_rank)  # stable: shuffled within each
     return hints
+
+
+def is_askable(chunk: Chunk, config: SelfplayConfig) -> bool:
+    """True unless only measures are wanted and the chunk has none."""
+    is_limited = config.hint == "span" and config.hint_values == "measures" and config.grounding == "corpus"
+    return not is_limited or any(map(is_measure, find_hints(chunk.text)))
+
+
+def is_measure(hint: Hint) -> bool:
+    """True for dates, times, years, amounts, shares and counts: their question names what is measured."""
+    return _rank(hint) == 0
 
 
 def _rank(hint: Hint) -> int:

@@ -1,8 +1,8 @@
 """Which chunks a step plays, and which old tasks it plays again.
 
-In: the loop's uniform selection, the chunks training may see, the archive as it stood before the step.
+In: the loop's uniform selection, the chunks training may see, which of them can be asked about, the archive before the step.
 Out: as many chunks (`choose`), all of them from the library; tasks of the archive to attempt again (`replays`).
-Refuses: nothing. Where every document is at its cap the cap gives way.
+Refuses: nothing. Where every document is at its cap the cap gives way; where no chunk can be asked about, all are played.
 Not here: the uniform selection itself (`loop.chunks_of_step`), and the archive's arithmetic.
 
 Few documents are asked about many times, and attempts at one document compete on difficulty alone, so without a cap a run
@@ -10,7 +10,8 @@ circles around what pays. Every draw is named by (seed, step): a step that is ma
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from spice_enterprise.config import SelfplayConfig
@@ -25,20 +26,40 @@ LEAST_WEIGHT: Final = 0.01
 
 
 def choose(
-    given: Sequence[Chunk], library: Sequence[Chunk], archive: Archive, config: SelfplayConfig, *, seed: int, step: int
+    given: Sequence[Chunk],
+    library: Sequence[Chunk],
+    archive: Archive,
+    config: SelfplayConfig,
+    *,
+    seed: int,
+    step: int,
+    is_askable: Callable[[Chunk], bool],
 ) -> list[Chunk]:
-    """Return the chunks of a step: `given`, except where the sampler or a document's cap says otherwise.
+    """Return the chunks of a step: `given`, except where the sampler, a document's cap or `is_askable` says otherwise.
 
-    As many as `given`, from `library`; none twice unless `given` has it twice.
+    As many as `given`, from `library`; none twice unless `given` has it twice. `is_askable` is asked about no more chunks
+    than are needed.
     """
     spare = _in_drawn_order(library, seed, step)
+    given = askable(given, library, seed=seed, step=step, is_askable=is_askable)
     wanted = list(given)
     if config.chunk_sampler == "learnability":
         uniform = given[: len(given) - len(given) // 2]
-        wanted = _filled(uniform, _by_learnability(spare, archive, seed, step), given)
+        wanted = _filled(uniform, filter(is_askable, _by_learnability(spare, archive, seed, step)), given)
     elif config.chunk_sampler == "coverage":
-        wanted = _filled((), sorted(spare, key=lambda chunk: archive.covered(chunk.chunk_id)), given)
-    return _below_cap(wanted, spare, _Room(archive, config, step)) if config.document_cap else wanted
+        covered = sorted(spare, key=lambda chunk: archive.covered(chunk.chunk_id))
+        wanted = _filled((), filter(is_askable, covered), given)
+    return _below_cap(wanted, filter(is_askable, spare), _Room(archive, config, step)) if config.document_cap else wanted
+
+
+def askable(
+    given: Sequence[Chunk], library: Sequence[Chunk], *, seed: int, step: int, is_askable: Callable[[Chunk], bool]
+) -> list[Chunk]:
+    """Return `given` with every chunk that cannot be asked about replaced by another that can, while there is one."""
+    used = {chunk.chunk_id for chunk in given}
+    spare = _in_drawn_order(library, seed, step)
+    others = (chunk for chunk in spare if chunk.chunk_id not in used and is_askable(chunk))
+    return [chunk if is_askable(chunk) else next(others, chunk) for chunk in given]
 
 
 def replays(archive: Archive, config: SelfplayConfig, *, seed: int, step: int) -> tuple[Task, ...]:
@@ -77,7 +98,7 @@ class _Room:
         self._chosen.add(chunk.document_id)
 
 
-def _below_cap(wanted: Sequence[Chunk], spare: Sequence[Chunk], room: _Room) -> list[Chunk]:
+def _below_cap(wanted: Sequence[Chunk], spare: Iterable[Chunk], room: _Room) -> list[Chunk]:
     """Return `wanted` with every chunk of a full document replaced by a spare one of another, while there is one."""
     is_full = []
     for chunk in wanted:
@@ -88,7 +109,7 @@ def _below_cap(wanted: Sequence[Chunk], spare: Sequence[Chunk], room: _Room) -> 
     return [next(others, chunk) if full else chunk for chunk, full in zip(wanted, is_full, strict=True)]
 
 
-def _free(spare: Sequence[Chunk], room: _Room) -> Iterator[Chunk]:
+def _free(spare: Iterable[Chunk], room: _Room) -> Iterator[Chunk]:
     """Yield spare chunks of documents that have room; what is in the step already has none."""
     for chunk in spare:
         if room.has(chunk):
@@ -99,8 +120,9 @@ def _free(spare: Sequence[Chunk], room: _Room) -> Iterator[Chunk]:
 def _filled(kept: Sequence[Chunk], preferred: Iterable[Chunk], given: Sequence[Chunk]) -> list[Chunk]:
     """Return `kept`, then the preferred chunks that are not among them, then what `given` has, as many as `given`."""
     used = {chunk.chunk_id for chunk in kept}
-    chosen = [*kept, *(chunk for chunk in preferred if chunk.chunk_id not in used)]
-    return [*chosen, *given[len(chosen) :]][: len(given)]
+    others = (chunk for chunk in preferred if chunk.chunk_id not in used)
+    chosen = [*kept, *islice(others, len(given) - len(kept))]
+    return [*chosen, *given[len(chosen) :]]
 
 
 def _in_drawn_order(library: Sequence[Chunk], seed: int, step: int) -> list[Chunk]:

@@ -28,7 +28,8 @@ from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.protocols import BASE_DIGEST, Effort, Embedder, Grader, Played, Sampler
 from spice_enterprise.records import AdapterVersion, Chunk
 from spice_enterprise.selfplay.archive import Archive, entries_of
-from spice_enterprise.selfplay.chunk_sampler import choose, replays
+from spice_enterprise.selfplay.challenger import is_askable
+from spice_enterprise.selfplay.chunk_sampler import askable, choose, replays
 from spice_enterprise.selfplay.effort import Meter, MeteredGrader
 from spice_enterprise.selfplay.embedding import HashedEmbedder
 from spice_enterprise.selfplay.library import Library
@@ -92,6 +93,7 @@ class SelfplayStage:
         self._seed = seed
         self._embedder = embedder or HashedEmbedder()
         self._library = Library(library, self._embedder)
+        self._is_askable: dict[str, bool] = {}
         self._stopped = Event()
         self._meter: Meter | None = None
         self.archive = Archive(embedder=self._embedder)
@@ -122,9 +124,13 @@ class SelfplayStage:
         return found
 
     def propose(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> list[TurnPlayed]:
-        """Let each chunk be proposed for and its proposals be admitted; nobody answers, and nothing is remembered."""
+        """Let each chunk, or another in its place, be proposed for and its proposals be admitted.
+
+        Nobody answers, and nothing is remembered.
+        """
         rules = replace(self._rules(step), is_answered=False)
-        played, _, self._meter = self._together(self._turns(chunks, rules), (), rules, version)
+        chosen = askable(chunks, self._library.chunks, seed=self._seed, step=step, is_askable=self._askable)
+        played, _, self._meter = self._together(self._turns(chosen, rules), (), rules, version)
         return played
 
     def recorded(self, turns: Sequence[TurnPlayed], version: AdapterVersion, *, step: int) -> Played:
@@ -147,7 +153,15 @@ class SelfplayStage:
     def _chosen(self, chunks: Sequence[Chunk], step: int) -> list[Chunk]:
         if not self._library.chunks:
             return list(chunks)
-        return choose(chunks, self._library.chunks, self.archive.before(step), self._config, seed=self._seed, step=step)
+        before, askable = self.archive.before(step), self._askable
+        return choose(chunks, self._library.chunks, before, self._config, seed=self._seed, step=step, is_askable=askable)
+
+    def _askable(self, chunk: Chunk) -> bool:
+        """Tell whether a chunk can be asked about; found out once."""
+        known = self._is_askable.get(chunk.chunk_id)
+        if known is None:
+            known = self._is_askable[chunk.chunk_id] = is_askable(chunk, self._config)
+        return known
 
     def _replayed(self, rules: Rules) -> list[Draft]:
         """Return the tasks of earlier steps that this step attempts again: those whose chunk is in the library."""

@@ -34,7 +34,13 @@ _MONTH: Final = r"(?:January|February|March|April|May|June|July|August|September
 _AMOUNT: Final = (
     r"(?<![\w.,/:-])(?:\d{1,3}(?:,\d{3}){1,5}(?:\.\d{1,6})?|\d{1,15}(?:\.\d{1,6})?)(?: (?:thousand|million|billion))?"
 )
-_UNIT: Final = r"(?:[a-z]{2,12} )?(?:[a-z]{2,14}s|bar|kg|km|mm|cm|ml|kW|kWh|MB|GB|TB|Days|Hours|Months|Years)"
+_NO_UNIT: Final = (
+    r"(?!(?:of|to|in|and|or|for|at|by|the|as|is|was|were|from|with|on|that|which|its|this|has|does|us|thus|less|plus|unless|always"
+    r"|perhaps|across|versus|contains|includes|states|means|becomes|remains|begins|ends|provides|requires|appears)\b)"
+)
+_UNIT: Final = (
+    rf"(?:{_NO_UNIT}[a-z]{{2,12}} )?{_NO_UNIT}(?:[a-z]{{2,14}}s|bar|kg|km|mm|cm|ml|kW|kWh|MB|GB|TB|Days|Hours|Months|Years)"
+)
 _COUNT: Final = r"one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|eighteen|twenty|thirty|forty|fifty|sixty|ninety"
 _NOT_A_NAME: Final = (
     r"(?!(?:The|This|That|These|Those|Such|Any|All|Each|Section|Sections|Article|Exhibit|Schedule|Appendix|Agreement|Company|Party"

@@ -48,7 +48,7 @@ def scenes(draw):
 
 def chosen_of(scene, seed=1):
     given_chunks, library, archive, config = scene
-    return choose(given_chunks, library, archive, config, seed=seed, step=STEP)
+    return choose(given_chunks, library, archive, config, seed=seed, step=STEP, is_askable=lambda _: True)
 
 
 @given(scenes())

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from spice_enterprise.records import Completion
-from spice_enterprise.selfplay.challenger import drawn_format, format_prompt, plan_chunk, read_proposal
+from spice_enterprise.selfplay.challenger import drawn_format, format_prompt, is_askable, plan_chunk, read_proposal
 from spice_enterprise.selfplay.contracts import FREE_FORM_FIELDS
 
 NOTICE = "The notice period is 45 days."
@@ -36,6 +36,30 @@ def test_measures_and_dates_are_offered_before_names(world):
         kinds = [planned(world, seed=seed, round_number=n).hint.kind for n in range(5)]
         assert kinds[:3].count("text") == 0
         assert set(kinds[3:]) == {"text"}
+
+
+def test_where_measures_are_wanted_nothing_else_is_offered(world):
+    wanted = {planned(world, hint_values="measures", round_number=n).hint.value for n in range(9)}
+    assert wanted == {"45 days", "12,480 euros", "14 March 2019"}
+    assert planned(world, NAMES, hint_values="measures").hint.value in ("Hartmann Service", "P-204")
+
+
+NAMES = "Pump P-204 was commissioned by Hartmann Service."
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_for_names"),
+    [
+        ({"hint_values": "measures"}, False),
+        ({"hint_values": "all"}, True),
+        ({"hint_values": "measures", "hint": "none"}, True),
+        ({"hint_values": "measures", "grounding": "none"}, True),
+    ],
+)
+def test_a_chunk_without_a_measure_cannot_be_asked_about_where_only_measures_are_wanted(world, settings, is_for_names):
+    assert is_askable(world.chunk(NAMES), world.config(**settings)) == is_for_names
+    assert is_askable(world.chunk("nothing that could be offered"), world.config(**settings)) == is_for_names
+    assert is_askable(world.chunk(NOTICE), world.config(**settings))
 
 
 def test_the_plan_depends_on_seed_and_step_only(world):

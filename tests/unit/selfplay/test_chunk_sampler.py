@@ -28,8 +28,8 @@ def played(archive, of, *, step, correct=(True, False), n=1):
 
 @pytest.fixture
 def scene(world):
-    def chosen(given, archive, *, library=LIBRARY, step=60, seed=1, **settings):
-        return choose(given, library, archive, world.config(**settings), seed=seed, step=step)
+    def chosen(given, archive, *, library=LIBRARY, step=60, seed=1, is_askable=lambda _: True, **settings):
+        return choose(given, library, archive, world.config(**settings), seed=seed, step=step, is_askable=is_askable)
 
     return SimpleNamespace(chosen=chosen, config=world.config, archive=Archive())
 
@@ -41,6 +41,27 @@ def test_the_uniform_selection_stands_while_no_document_is_full(scene):
     given = LIBRARY[::2][:4]
     played(scene.archive, given[0], step=59, n=2)
     assert scene.chosen(given, scene.archive) == given
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "learnability", "coverage"])
+def test_a_chunk_that_cannot_be_asked_about_gives_way_to_one_that_can(scene, sampler):
+    good = {one.chunk_id for one in LIBRARY[1::2]}
+    for seed in range(5):
+        chosen = scene.chosen(
+            LIBRARY[:4], scene.archive, seed=seed, chunk_sampler=sampler, is_askable=lambda one: one.chunk_id in good
+        )
+        assert {one.chunk_id for one in chosen} <= good
+        assert len({one.chunk_id for one in chosen}) == 4
+
+
+def test_where_no_chunk_can_be_asked_about_all_are_played(scene):
+    assert scene.chosen([LIBRARY[0], LIBRARY[4]], scene.archive, is_askable=lambda _: False) == [LIBRARY[0], LIBRARY[4]]
+
+
+def test_no_more_chunks_are_looked_at_than_are_needed(scene):
+    looked = []
+    scene.chosen(LIBRARY[:1], scene.archive, document_cap=0, is_askable=lambda one: bool(looked.append(one)) or True)
+    assert len(looked) == 1
 
 
 def test_a_full_document_gives_way_to_one_below_its_cap(scene):
