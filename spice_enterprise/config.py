@@ -122,9 +122,9 @@ class SelfplayConfig(Section):
     hint: Literal["none", "span"] = "span"
     """`span`: code offers an answer that stands in the chunk and the challenger writes the question."""
     hint_values: Literal["auto", "all", "measures"] = "auto"
-    """Which values are offered. `measures`: dates, times, years, amounts, shares and counts; chunks with one are played first, and
-    names, defined terms and bare numbers are offered only where no chunk has one. `auto`: `measures` for a short contract, whose
-    models make nothing of a name."""
+    """Which values are offered. `measures`: dates, times, years, amounts, shares and counts; chunks with one are played first,
+    and names, defined terms and bare numbers are offered only where no chunk has one. `auto`: `measures` for a short contract,
+    whose models make nothing of a name."""
     grounding: Literal["corpus", "none"] = "corpus"
     """`none`: the challenger sees no document. For comparison only."""
     challenger: Literal["trained", "frozen"] = "trained"

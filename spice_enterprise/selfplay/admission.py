@@ -224,6 +224,10 @@ def _is_said(value: str, question: str) -> bool:
     return f" {normalise(value)} " in f" {normalise(question)} "
 
 
+_SAID_NUMBER: Final = re.compile(r"\d[\d.,]*|\b(?!(?i:one)\b)[A-Za-z]{3,9}(?:-[a-z]{3,5})?\b")
+"""A number in a question, in digits or as a word; "one" is seldom meant as one."""
+
+
 def _is_giveaway(proposal: Proposal, plan: Plan) -> bool:
     question, answer = normalise(proposal.question), normalise(proposal.answer)
     if _is_said(proposal.answer, proposal.question):
@@ -231,7 +235,7 @@ def _is_giveaway(proposal: Proposal, plan: Plan) -> bool:
     if proposal.answer_kind == "date" and set(answer.split()) <= set(_ORDINAL.sub(r"\1", question).split()):
         return True
     quantity = read_number(proposal.answer)
-    numbers = re.findall(r"\d[\d.,]*", proposal.question) if quantity else []
+    numbers = _SAID_NUMBER.findall(proposal.question) if quantity else []
     return any((said := read_number(number.rstrip(".,"))) and said.value == quantity.value for number in numbers if quantity)
 
 

@@ -68,7 +68,7 @@ _POWER: Final = re.compile(r"(?P<sign>e|\s?(?:[x×*]|\\times|\\cdot)\s?10\s?\^\s
 _BRACKETS: Final = re.compile(r"^(?:\\?\{|[\[(])|(?:\\?\}|[\])])$")
 _LIST_SEPARATOR: Final = re.compile(r",? and |,(?!(?<=\d,)\d{3}(?!\d))")
 _NUMBER_WORD: Final = re.compile(
-    r"(?:(?P<tens>[A-Za-z]{6,7})-)?(?P<word>[A-Za-z]{3,9})(?P<digits>\s?\(\d{1,40}\))?(?P<unit>(?:\s[a-z][a-z -]{0,40})?)"
+    r"(?:(?P<tens>[A-Za-z]{5,7})-)?(?P<word>[A-Za-z]{3,9})(?P<digits>\s?\(\d{1,40}\))?(?P<unit>(?:\s[a-z][a-z -]{0,40})?)"
 )
 """Words of a unit are in small letters: "Three Rivers" is a name."""
 _TAIL: Final = re.compile(

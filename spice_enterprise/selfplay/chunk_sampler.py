@@ -25,7 +25,7 @@ LEAST_WEIGHT: Final = 0.01
 """Of a chunk whose tasks taught nothing, or that never gave one: it may have changed its mind since, or the model its own."""
 
 
-def choose(
+def choose(  # noqa: PLR0913 - a draw is named by seed and step
     given: Sequence[Chunk],
     library: Sequence[Chunk],
     archive: Archive,

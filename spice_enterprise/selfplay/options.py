@@ -49,9 +49,10 @@ def _in_turn(*sources: Iterable[str]) -> Iterator[str]:
 
 
 def _shape(value: str, kind: AnswerKind) -> str:
-    """Values of one shape cannot be told apart without reading: the unit of a number, words against identifiers."""
+    """Values of one shape cannot be told apart without reading: numbers by unit and spelling, words against identifiers."""
     if kind == "number":
-        return quantity.unit if (quantity := read_number(value)) else ""
+        spelling = "digits" if any(map(str.isdigit, value)) else "words"
+        return f"{spelling} {quantity.unit}" if (quantity := read_number(value)) else spelling
     return "words" if value.replace(" ", "").isalpha() else "identifier"
 
 

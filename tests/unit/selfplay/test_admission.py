@@ -71,6 +71,7 @@ def judged(world):
         ("shape", ("How long is notice? A) 1 day B) 2 days C) 3 days D) 4 days?", "45 days"), GOOD),
         ("giveaway", ("Is the notice period 45 days long?", "45 days"), GOOD),
         ("giveaway", ("Are 45.0 days the notice period?", "45 days"), ("Are 450 days the notice period?", "45 days")),
+        ("giveaway", ("Are forty-five days the notice period?", "45 days"), ("Are five days the notice period?", "45 days")),
         ("giveaway", ("Is Hartmann Service at the pump?", "Hartmann Service"), ("Is Hartmann at the pump?", "45 days")),
         ("giveaway", ("Was the pump on March 14th, 2019?", "14 March 2019"), ("Was the pump in March?", "14 March 2019")),
         ("answer_not_in_chunk", (GOOD[0], "46 days"), (GOOD[0], "45  Days")),
