@@ -242,6 +242,8 @@ class Task:
     """Choice tasks: the options in the order shown; `answer` is then the letter."""
     aliases: tuple[str, ...] = field(default=(), repr=False)
     """Other spellings of a text answer that are right as well."""
+    option_sources: tuple[str, ...] = ()
+    """Ids of the other chunks whose values stand among the options: the task descends from them too."""
     task_id: str = _id()
 
     def __post_init__(self) -> None:

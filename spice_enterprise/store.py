@@ -332,7 +332,7 @@ def parents_of(record: AnyRecord) -> tuple[str, ...]:
 
 _PARENTS: Final[dict[type, Callable[[Any], tuple[str | None, ...]]]] = {
     Chunk: lambda r: (r.document_id,),
-    Task: lambda r: (r.rollout_id, r.chunk_id),
+    Task: lambda r: (r.rollout_id, r.chunk_id, *r.option_sources),
     Rollout: lambda r: (r.parent_id, r.adapter_id),
     Step: lambda r: (*r.rollout_ids, r.adapter_id),
     Alert: lambda r: (r.step_id,),

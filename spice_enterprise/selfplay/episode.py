@@ -185,7 +185,7 @@ class SelfplayStage:
 
     def _turns(self, chunks: Sequence[Chunk], rules: Rules) -> list[Turn]:
         is_grounded = self._config.grounding == "corpus"  # else no value of a document may become a wrong option either
-        hints = [find_hints(chunk.text) if is_grounded else () for chunk in chunks]
+        hints = [_values_of(chunk) if is_grounded else () for chunk in chunks]
         seen: Counter[str] = Counter()
         turns = []
         for i, chunk in enumerate(chunks):
@@ -241,6 +241,10 @@ def _settled(played: Round, archive: Archive, rules: Rules, chunk: Chunk) -> Rou
         archive.add(answered.draft.task, step=rules.step, document_id=chunk.document_id, correct=answered.correct)
     drafts = tuple(answered.draft for answered in answers) or played.drafts
     return rewarded(replace(played, answers=answers, drafts=drafts), rules)
+
+
+def _values_of(chunk: Chunk) -> tuple[Hint, ...]:
+    return tuple(replace(hint, chunk_id=chunk.chunk_id) for hint in find_hints(chunk.text))
 
 
 def _nearest_first(hints: Sequence[Sequence[Hint]], i: int) -> tuple[Hint, ...]:

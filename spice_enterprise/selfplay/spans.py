@@ -100,6 +100,8 @@ class Hint:
     kind: AnswerKind
     opener: str = field(default="What is the", repr=False)
     """How a question about it begins: it settles what is asked for, the model what it is asked about."""
+    chunk_id: str = ""
+    """The chunk it stands in, where the values of several stand together."""
 
 
 def find_hints(text: str) -> tuple[Hint, ...]:

@@ -216,7 +216,16 @@ class Turn:
             task_format=plan.task_format,
             regime=plan.regime,
             options=options,
+            option_sources=self._sources(attempt) if is_choice else (),
         )
+
+    def _sources(self, attempt: Attempt) -> tuple[str, ...]:
+        """Return the other chunks that wrong options made by code were taken from."""
+        if attempt.proposal.options:
+            return ()
+        own = {hint.value for hint in self.pool if hint.chunk_id == self.chunk.chunk_id}
+        taken = set(attempt.options) - own
+        return tuple(sorted({hint.chunk_id for hint in self.pool if hint.value in taken}))
 
     def _options(self, attempt: Attempt) -> tuple[tuple[str, ...], str]:
         """Return the options as shown and the letter of the right one: in our order, or as written where all is played."""

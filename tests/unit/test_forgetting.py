@@ -38,8 +38,8 @@ def group_of(one: Rollout, **changes: Any) -> RolloutGroup:
     return replace(RolloutGroup(role=one.role, parent_id=one.parent_id, prompt_token_ids=(1,), rollouts=(one,)), **changes)
 
 
-def run(workspace: Path, objective: Objective) -> AdapterVersion:
-    """A run of one step whose reasoner read two passages. Returns the adapter that came of it."""
+def run(workspace: Path, objective: Objective, *, is_choice: bool = False) -> AdapterVersion:
+    """A run of one step whose reasoner read two passages, or an option of the other. Returns the adapter that came of it."""
     store = RunStore(workspace / "r")
     corpus = Corpus(
         documents=DOCUMENTS, chunks=(ASKED, SHOWN, APART), rejections=(), removed=(), residual_findings=0,
@@ -50,10 +50,10 @@ def run(workspace: Path, objective: Objective) -> AdapterVersion:
     proposal = rollout("challenger", ASKED.chunk_id, "valid")
     task = Task(
         chunk_id=ASKED.chunk_id, rollout_id=proposal.rollout_id, question="q", answer="a", answer_kind="text",
-        task_format="free_form", regime="open_book",
+        task_format="free_form", regime="open_book", option_sources=(SHOWN.chunk_id,) if is_choice else (),
     )  # fmt: skip
     answer = rollout("reasoner", task.task_id, "correct")
-    passages = (SHOWN.chunk_id, ASKED.chunk_id)
+    passages = () if is_choice else (SHOWN.chunk_id, ASKED.chunk_id)
     groups = (group_of(proposal), group_of(answer, passages=passages, objective=objective))
     played = Played(groups=groups, tasks=(task,), rollouts=tuple(PlayedRollout(group=g, is_trained=True) for g in groups))
     store.journal(1, played)
@@ -77,6 +77,12 @@ def test_an_adapter_is_named_for_every_document_that_stood_in_a_prompt(tmp_path:
     version = run(tmp_path, objective)
     named = [forget(document.document_id, tmp_path, (), None).adapters for document in DOCUMENTS]
     assert named == [(version,), (version,), ()], "asked about, shown beside it, neither"
+
+
+def test_an_adapter_is_named_for_a_document_that_gave_one_of_the_options(tmp_path: Path) -> None:
+    version = run(tmp_path, "policy", is_choice=True)
+    named = [forget(document.document_id, tmp_path, (), None).adapters for document in DOCUMENTS]
+    assert named == [(version,), (version,), ()], "asked about, gave an option, neither"
 
 
 def test_a_passage_is_on_the_road_back(tmp_path: Path) -> None:

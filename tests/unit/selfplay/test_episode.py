@@ -163,6 +163,18 @@ def test_choice_tasks_have_four_options_and_the_letter_follows(world, version):
     assert [r.reward for r in played.groups[1].rollouts] == [1.0, 1.0, 0.0, 0.0]
 
 
+def test_a_choice_task_names_the_chunks_that_its_options_came_from(world, version):
+    def script(prompt, j):
+        return GOOD[j] if world.is_challenger(prompt) else " A"
+
+    asked = world.chunk("The notice period is 45 days.")
+    rival, other = world.chunk("The term of the lease is 90 days.", index=1), world.chunk("Nothing is said here.", index=2)
+    player, _ = stage(world, script, formats="choice", document_cap=0)
+    tasks = player.play([asked, rival, other], version, step=1).tasks
+    sources = {task.chunk_id: task.option_sources for task in tasks if "90 days" in task.options}
+    assert sources[asked.chunk_id] == (rival.chunk_id,)
+
+
 def test_choice_without_a_hint_refuses_answers_that_have_no_rivals(world, version):
     script = script_of(world, ('Brno"\nQuestion: Which town is it in?',) * 4, HALF)
     player, _ = stage(world, script, formats="choice", hint="none", max_rounds=1)
