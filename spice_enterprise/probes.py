@@ -6,9 +6,9 @@ Refuses: a file of general-ability items with problems (all of them at once); an
 Not here: what follows from a number (`guardrails/play_rules.py`), the verdict on an adapter (`release/`).
 
 A measurement is a function of the version, the step's play and the run's seed. It draws at most, with the short contract,
-`DEV_QUESTIONS` x 2 x 16 + `PASS_QUESTIONS` x 8 x 16 tokens by the version, `AUDITED` x 32 by the base, and 5 % of the step's
-answers once more; general-ability items are only scored. The development questions are on documents that training never
-reads, and are not the exam's: they may decide when to stop, and the exam may not.
+`DEV_QUESTIONS` x 2 x 16 + `PASS_QUESTIONS` x `PASS_DRAWS` x 16 tokens by the version, `AUDITED` x 32 by the base, and 5 % of
+the step's answers once more; general-ability items are only scored. The development questions are on documents that training
+never reads, and are not the exam's: they may decide when to stop, and the exam may not.
 """
 
 import json
@@ -33,7 +33,8 @@ from spice_enterprise.selfplay.reasoner import ask
 
 DEV_QUESTIONS: Final = 48
 PASS_QUESTIONS: Final = 16
-PASS_DRAWS: Final = 8
+PASS_DRAWS: Final = 32
+PASS_AT: Final = (1, 8, 32)
 AUDITED: Final = 50
 REGRADED_SHARE: Final = 0.05
 GENERAL_ITEMS: Final = 200
@@ -88,7 +89,7 @@ class StandingProbe:
         return found
 
     def _dev(self) -> Numbers:
-        """Accuracy with and without the passage as the exam takes it, and pass@1 and pass@8 of drawn answers with it."""
+        """Accuracy with and without the passage as the exam takes it, and pass@k of drawn answers with it."""
         if self.dev is None:
             return {}
         grading = Grading(verifier=self.verifier, answer_tokens=ANSWER_TOKENS, seed=self.seed)
@@ -101,21 +102,21 @@ class StandingProbe:
         }
 
     def _pass_at_k(self) -> Numbers:
-        """Share of drawn answers to a few written questions that are right, and of questions with one right answer or more."""
+        """Estimate how likely a right answer is among k drawn ones, for a few written questions.
+
+        Without bias from `PASS_DRAWS` draws of which c are right: 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374).
+        """
         items = [item for item in self.dev.items if item.item_format == "cloze"][:PASS_QUESTIONS] if self.dev else []
         if not items:
             return {}
         greedy = [exam_prompt(item, with_passage=True, answer_tokens=ANSWER_TOKENS) for item in items]
         prompts = [replace(prompt, temperature=1.0) for prompt in greedy]
         rows = self.sampler.sample(prompts, n=PASS_DRAWS, seed=derive(self.seed, "probe", "pass"))
-        right = [
-            [self.verifier.grade(as_task(item, with_passage=True), missing_words(item.question, c.text)) for c in row]
+        wrong = [
+            sum(not self.verifier.grade(as_task(item, with_passage=True), missing_words(item.question, c.text)) for c in row)
             for item, row in zip(items, rows, strict=True)
         ]
-        return {
-            "probe/pass_at_1": fmean(sum(row) / len(row) for row in right),
-            f"probe/pass_at_{PASS_DRAWS}": fmean(float(any(row)) for row in right),
-        }
+        return {f"probe/pass_at_{k}": fmean(1.0 - math.comb(n, k) / math.comb(PASS_DRAWS, k) for n in wrong) for k in PASS_AT}
 
     def _general(self) -> Numbers:
         """Share of general-ability items whose right choice is the likeliest per token."""

@@ -12,9 +12,16 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
+import numpy as np
+
 from spice_enterprise.selfplay.answers import LETTERS, normalise
+from spice_enterprise.selfplay.embedding import HashedEmbedder
 
 NGRAM: Final = 4
+CLUSTER_COSINE: Final = 0.5
+"""From which cosine two questions are of one cluster: they share about half of their words."""
+MAX_CLUSTERED: Final = 1_024
+"""Most questions of a step that are compared with each other."""
 MAX_ZLIB_BYTES: Final = 1 << 20
 
 
@@ -81,6 +88,27 @@ def word_entropy(texts: Iterable[str]) -> float | None:
     words = Counter(word for text in texts for word in normalise(text).split())
     total = sum(words.values())
     return -sum(n / total * math.log2(n / total) for n in words.values()) if total else None
+
+
+def cluster_entropy(texts: Sequence[str]) -> float | None:
+    """Return the entropy in bits of the clusters that texts fall into: 0 when all are alike, log2(n) when all differ.
+
+    Two texts are of one cluster when hashed n-grams put them, or a chain of texts between them, `CLUSTER_COSINE` apart at
+    least (single linkage): the order of the texts does not matter. None for fewer than two texts.
+    """
+    if len(texts) < 2:
+        return None
+    vectors = np.asarray(HashedEmbedder().embed(texts[:MAX_CLUSTERED]))
+    is_near = vectors @ vectors.T >= CLUSTER_COSINE
+    left, sizes = set(range(len(vectors))), []
+    while left:
+        reached, edge = set(), {left.pop()}
+        while edge:
+            reached |= edge
+            edge = {int(j) for i in edge for j in np.flatnonzero(is_near[i])} - reached
+        left -= reached
+        sizes.append(len(reached))
+    return -sum(n / len(vectors) * math.log2(n / len(vectors)) for n in sizes) + 0.0
 
 
 def zlib_ratio(texts: Sequence[str]) -> float | None:

@@ -21,7 +21,7 @@ from spice_enterprise.config import SelfplayConfig
 from spice_enterprise.protocols import VERIFIER_FAILURES, Effort, Played
 from spice_enterprise.records import Admission, Role, Rollout, RolloutGroup, Task
 from spice_enterprise.selfplay.answers import normalise
-from spice_enterprise.selfplay.diversity import letter_shares, self_bleu, top_share, word_entropy, zlib_ratio
+from spice_enterprise.selfplay.diversity import cluster_entropy, letter_shares, self_bleu, top_share, word_entropy, zlib_ratio
 
 FORMAT_CHOICE: Final = "format_choice"
 """Reason of a call in which the model chose a format: it is no proposal."""
@@ -223,6 +223,7 @@ def _novelty(seen: Seen, documents: Mapping[str, str]) -> Numbers:
         "near_copy_share": _share(a.is_near_copy for a in admitted),
         "self_bleu": self_bleu(questions),
         "question_entropy_bits": word_entropy(questions),
+        "cluster_entropy_bits": cluster_entropy(questions),
     }
 
 

@@ -148,14 +148,14 @@ def test_every_number_of_a_measurement() -> None:
     assert found["heldout"] == found["probe/dev_open_book"] == 1.0
     assert found["heldout_se"] == 0.0
     assert found["probe/dev_closed_book"] == 0.0
-    assert found["probe/pass_at_1"] == found["probe/pass_at_8"] == 1.0
+    assert found["probe/pass_at_1"] == found["probe/pass_at_8"] == found["probe/pass_at_32"] == 1.0
     assert found["probe/gold_audit"] == 0.5, "the base gives one of the two reference answers"
     assert found["probe/reward_minus_dev"] == pytest.approx((0.5 + 0.25) / 2 - 1.0)
     assert found["probe/regrade_shift"] in (0.5, -0.25), "one of the two tasks is answered anew, with 45 every time"
     assert "probe/general" not in found
 
 
-def test_pass_at_k_counts_one_right_draw_of_eight() -> None:
+def test_pass_at_k_is_the_chance_of_a_right_answer_among_k() -> None:
     def lucky(prompt: Prompt, random: Random) -> str:
         return reader(prompt, random) if prompt.temperature == 0.0 or random.random() < 0.3 else "no"
 
@@ -163,8 +163,9 @@ def test_pass_at_k_counts_one_right_draw_of_eight() -> None:
     sampler.publish(VERSION)
     found = probe(sampler=sampler).measure(VERSION, played(), step=1)
     assert found["heldout"] == 1.0
-    assert 0.15 < found["probe/pass_at_1"] < 0.45
-    assert found["probe/pass_at_8"] > 0.8
+    assert 0.2 < (once := found["probe/pass_at_1"]) < 0.4
+    assert found["probe/pass_at_8"] == pytest.approx(1.0 - (1.0 - once) ** 8, abs=0.05)
+    assert found["probe/pass_at_32"] > 0.99
 
 
 def test_the_standard_error_is_that_of_a_share() -> None:

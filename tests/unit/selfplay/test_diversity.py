@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spice_enterprise.selfplay.diversity import letter_shares, self_bleu, top_share, word_entropy, zlib_ratio
+from spice_enterprise.selfplay.diversity import cluster_entropy, letter_shares, self_bleu, top_share, word_entropy, zlib_ratio
 
 TEXTS = st.lists(st.text(alphabet="abc xyz?", max_size=30), max_size=8)
 
@@ -42,6 +42,21 @@ def test_entropy_of_words() -> None:
     assert word_entropy(["one two", "One four"]) == pytest.approx(1.5)
     assert word_entropy(["same same"]) == 0.0
     assert word_entropy([""]) is None
+
+
+def test_entropy_of_clusters() -> None:
+    fee = ["How much is the fee per month?", "How much is the monthly fee per month?"]
+    pump = ["When was pump P-204 commissioned at the plant?", "When was the pump P-204 commissioned?"]
+    assert cluster_entropy(fee) == 0.0
+    assert cluster_entropy([*fee, *pump]) == pytest.approx(1.0)
+    assert cluster_entropy([*fee, *pump[:1]]) == pytest.approx(0.9183, abs=1e-4)
+    assert cluster_entropy([fee[0], pump[0], "Who signs for the landlord?", "Which town is it in?"]) == pytest.approx(2.0)
+    assert cluster_entropy(fee[:1]) is None
+
+
+@given(TEXTS)
+def test_clusters_do_not_depend_on_the_order(texts: list[str]) -> None:
+    assert cluster_entropy(texts) == pytest.approx(cluster_entropy(texts[::-1]))
 
 
 def test_what_repeats_itself_compresses() -> None:

@@ -142,7 +142,7 @@ def test_each_number(name: str) -> None:
 
 def test_nothing_but_finite_numbers_and_no_more_names_than_these() -> None:
     found = measured()
-    more = {f"p_decile/{i}" for i in range(1, 11)} | {"letter_share/C", "letter_share/D", "self_bleu"}
+    more = {f"p_decile/{i}" for i in range(1, 11)} | {"letter_share/C", "letter_share/D", "self_bleu", "cluster_entropy_bits"}
     assert set(found) - set(EXPECTED) == (more | {"zlib_ratio/challenger", "zlib_ratio/reasoner"}) - set(EXPECTED)
     assert all(type(value) is float and math.isfinite(value) for value in found.values())
 
