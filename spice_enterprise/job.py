@@ -280,7 +280,11 @@ class SpiceAdapterJob:
             if exam is None:
                 exam = self._parts.examiner.set_exam(corpus)
                 self._store.save("exam", exam)
-                data = (("questions", len(exam.items)), ("documents", len({i.document_id for i in exam.items})))
+                data = (
+                    ("questions", len(exam.items)),
+                    ("documents", len({item.document_id for item in exam.items})),
+                    ("recall_questions", sum(item.claim == "recall" for item in exam.items)),
+                )
                 self._log("dataset.generated", (_exam_subject(exam),), inputs=(_corpus_subject(corpus),), data=data)
             return exam
 

@@ -59,8 +59,9 @@ class StepPoint:
     """One step as the curves show it."""
 
     number: int
-    challenger_reward: float
-    reasoner_reward: float
+    challenger_reward: float | None
+    reasoner_reward: float | None
+    """Mean of the step; None in a warm-up, where nothing is rewarded."""
     valid_rate: float | None
     """Share of the proposals that were admitted; None where there was none, as in a warm-up on facts."""
     pass_rate: float | None
@@ -247,10 +248,11 @@ def _rollouts(played: Played) -> list[Rollout]:
 
 
 def _point(step: Step, tally: _Tally | None, alerts: Sequence[Alert]) -> StepPoint:
+    is_rewarded = step.objective != "supervised"
     return StepPoint(
         number=step.number,
-        challenger_reward=step.challenger_reward_mean,
-        reasoner_reward=step.reasoner_reward_mean,
+        challenger_reward=step.challenger_reward_mean if is_rewarded else None,
+        reasoner_reward=step.reasoner_reward_mean if is_rewarded else None,
         valid_rate=tally.valid / tally.proposals if tally and tally.proposals else None,
         pass_rate=tally.correct / tally.attempts if tally and tally.attempts else None,
         kl_nats_per_token=step.kl_nats_per_token,

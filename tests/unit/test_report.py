@@ -305,6 +305,7 @@ def test_examples_of_a_warm_up_are_neither_proposals_nor_answers(tmp_path: Path)
     store.put(make_step(4, play(4, 1), seeding.stream(2), standing.adapter_id))
     found = figures_of(store, CORPUS, EXAM, None, FACTS)
     assert [(point.valid_rate, point.pass_rate) for point in found.curve] == [(None, None)] * 3 + [(0.25, 0.25)]
+    assert [point.challenger_reward is None and point.reasoner_reward is None for point in found.curve] == [True] * 3 + [False]
     assert (found.valid_rate_start, found.pass_rate_start, found.frontier_tasks) == (0.25, 0.25, 1)
     assert "valid proposals 25% -> 25%" in render_text(found)
     assert "<svg" in render_html(found)
