@@ -16,6 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,7 +29,7 @@ from spice_enterprise.selfplay.admission import refusal
 from spice_enterprise.selfplay.answers import KindVerifier, extract_answer
 from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.selfplay.base_check import asks
-from spice_enterprise.selfplay.challenger import Plan, Proposal, drawn_format, plan_chunk, read_proposal
+from spice_enterprise.selfplay.challenger import Plan, Proposal, drawn_format, is_askable, plan_chunk, read_proposal
 from spice_enterprise.selfplay.options import arrange, distractors
 from spice_enterprise.selfplay.spans import find_hints
 
@@ -78,8 +79,9 @@ def load_chunks(args: argparse.Namespace) -> list[Chunk]:
         by_document.append([(document_id, i, piece) for i, piece in enumerate(pieces)])
     draws.shuffle(by_document)
     longest = max(map(len, by_document), default=0)
-    turns = [pieces[i] for i in range(longest) for pieces in by_document if i < len(pieces)]
-    return [_chunk(*piece) for piece in turns[: args.chunks]]
+    turns = (_chunk(*pieces[i]) for i in range(longest) for pieces in by_document if i < len(pieces))
+    wanted = SelfplayConfig(hint_values=args.hint_values)
+    return list(islice((chunk for chunk in turns if is_askable(chunk, wanted)), args.chunks))
 
 
 def _chunk(document_id: str, index: int, text: str) -> Chunk:
@@ -249,6 +251,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=1.0, help="of the proposals")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.3], help="of the base's answers")
     parser.add_argument("--hint", nargs="+", choices=("none", "span"), default=["none", "span"])
+    parser.add_argument("--hint-values", choices=("all", "measures"), default="measures", help="and chunks that have one")
     parser.add_argument("--contract", nargs="+", choices=("short", "full"), default=["short"])
     parser.add_argument("--formats", choices=("free_form", "choice", "both"), default="free_form")
     parser.add_argument("--regime", default="open_book", choices=("self_contained", "open_book", "closed_book"))
@@ -267,6 +270,7 @@ def settings(args: argparse.Namespace, contract: str, hint: str) -> SelfplayConf
     data = {
         "contract": contract,
         "hint": hint,
+        "hint_values": args.hint_values,
         "formats": args.formats,
         "regimes": [args.regime],
         "temperature": args.temperature,

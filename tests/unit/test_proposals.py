@@ -12,7 +12,7 @@ from spice_enterprise.testing import ScriptedSampler
 TEXT = "The notice period of the lease is 45 days. The monthly fee is 12,480 euros. It was signed on 14 March 2019 in Brno. "
 ARGS = argparse.Namespace(
     role="train", chunks=4, min_chars=60, max_chars=140, samples=4, agree=3, temperatures=[1.0], regime="open_book",
-    formats="free_form", temperature=1.0,
+    formats="free_form", temperature=1.0, hint_values="all",
 )  # fmt: skip
 
 
@@ -43,6 +43,8 @@ def test_only_documents_of_the_role_are_read_each_in_turn(corpus):
     chunks = proposals.load_chunks(argparse.Namespace(**{**vars(ARGS), "corpus": str(corpus)}))
     assert {chunk.document_id for chunk in chunks[:2]} == {"a", "b"}
     assert len(chunks) == 4
+    measures = argparse.Namespace(**{**vars(ARGS), "corpus": str(corpus), "hint_values": "measures", "chunks": 9})
+    assert all(any(c.isdigit() for c in chunk.text) for chunk in proposals.load_chunks(measures))
 
 
 @pytest.mark.parametrize("formats", ["free_form", "choice"])
