@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.memory import MemoryPlan, ModelShape
     from spice_enterprise.training.qlora import LearnerModel
+    from spice_enterprise.training.separate import ChallengerAdapter
     from spice_enterprise.training.vllm_sampler import VllmSampler
 
 ORIGIN: Final = "spice.audit"
@@ -410,7 +411,17 @@ class Assembly:
                 dtype=self._sampler_dtype,
             ),
             warmup=self.config.warmup_training,
+            challenger=self._challenger_adapter,
         )
+
+    @cached_property
+    def _challenger_adapter(self) -> "ChallengerAdapter | None":
+        """What learns from proposals where the roles are separate; made while the learner is fresh."""
+        if self.config.selfplay.roles == "shared" or self._given.trainer is not None:
+            return None
+        from spice_enterprise.training.separate import ChallengerAdapter
+
+        return ChallengerAdapter(self._learner)
 
     @property
     def _corpus_digest(self) -> str:
@@ -519,7 +530,12 @@ class Assembly:
 
     @cached_property
     def _challenger_sampler(self) -> Sampler | None:
-        """Who proposes where that is another model than base and player; it is frozen."""
+        """Who proposes where that is not the player: another model, which is frozen, or the Challenger's own adapter."""
+        if self._challenger_adapter is not None:
+            from spice_enterprise.training.challenger_sampler import ChallengerSampler
+
+            adapter, run_dir = self._challenger_adapter, self._store.run_dir
+            return ChallengerSampler(self._learner, self._tokenizer, run_dir=run_dir, challenger=adapter)
         if self._challenger_model is None:
             return self._given.challenger_sampler
         from spice_enterprise.training.base_model import resolve_base_model

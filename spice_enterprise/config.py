@@ -129,6 +129,8 @@ class SelfplayConfig(Section):
     """`none`: the challenger sees no document. For comparison only."""
     challenger: Literal["trained", "frozen"] = "trained"
     """`frozen`: proposals come from the base, or from `challenger_model`, and only the reasoner learns."""
+    roles: Literal["shared", "separate"] = "shared"
+    """`separate`: each role learns in an adapter of its own, and only the Reasoner's becomes a version that can be released."""
     challenger_model: str | None = None
     """Local directory of another model that proposes, with `challenger: frozen`."""
     admission: Literal["checked", "parsable"] = "checked"
@@ -178,6 +180,12 @@ class SelfplayConfig(Section):
     def _can_agree(self) -> "SelfplayConfig":
         if 0 < self.open_book_samples < self.open_book_agree:
             raise ValueError("open_book_agree: more than the open_book_samples there are, so nothing could be admitted")
+        return self
+
+    @model_validator(mode="after")
+    def _has_two_roles(self) -> "SelfplayConfig":
+        if self.roles == "separate" and self.challenger == "frozen":
+            raise ValueError("roles: separate is for a challenger that learns, and challenger is frozen")
         return self
 
 

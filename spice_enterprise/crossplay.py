@@ -176,6 +176,12 @@ class CrossPlayRun:
             self._store.begin(self._config, assembly.policy_digests())
             chunks = choose_chunks(corpus.chunks, self._sizes.chunks, seed=self._config.seed)
             kept, warmup_steps = self._kept(assembly), assembly.warmup_steps
+            if assembly.sized.selfplay.roles == "separate":
+                raise ConfigError(
+                    "the roles of this run are separate: the Challengers of earlier steps were not kept",
+                    code="E_NO_CHECKPOINTS",
+                    hint="cross-play takes runs with selfplay.roles: shared",
+                )
             versions = choose_checkpoints(kept, self._sizes.checkpoints, warmup_steps=warmup_steps)
             assembly.trainer.start()  # a sampler that shares the learner's weights loads nothing over unsaved ones
             found = self._found(corpus, chunks, versions, self._table(assembly, chunks))

@@ -48,6 +48,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
         "selfplay.open_book_agree": 0,
     },
     "fixed_challenger": {"selfplay.challenger": "frozen"},
+    "separate_roles": {"selfplay.roles": "separate"},
     "reward_spice": {"selfplay.reward": "spice"},
     "reward_chance_corrected": {"selfplay.reward": "chance_corrected"},
     "reward_rzero": {"selfplay.reward": "rzero"},

@@ -61,6 +61,10 @@ class Speakers:
             if frozen is None:
                 raise ValueError("a frozen challenger needs a sampler: the base's, or one of its own")
             found["challenger"] = (frozen, frozen.adapter_digest)
+        elif config.roles == "separate":
+            if self.challenger is None:
+                raise ValueError("separate roles need a sampler that speaks as the challenger")
+            found["challenger"] = (self.challenger, self.challenger.adapter_digest)
         return found
 
 
@@ -180,7 +184,7 @@ class SelfplayStage:
             reward=reward_rule(config.reward),
             invalid_reward=invalid,
             library=self._library,
-            challenger="challenger" if config.challenger == "frozen" else "player",
+            challenger="challenger" if config.challenger == "frozen" or config.roles == "separate" else "player",
         )
 
     def _turns(self, chunks: Sequence[Chunk], rules: Rules) -> list[Turn]:

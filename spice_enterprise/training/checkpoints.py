@@ -18,6 +18,7 @@ from typing import Final
 from spice_enterprise.errors import IntegrityError
 from spice_enterprise.records import AdapterVersion, Objective, canonical_json, decode, digest_of
 from spice_enterprise.sealed import digest_bytes, read_verified
+from spice_enterprise.training.separate import ChallengerState
 
 STATE_PREFIX: Final = "step-"
 VERSION_FILE: Final = "version.json"
@@ -46,6 +47,8 @@ class LearnerState:
     version: AdapterVersion
     optimiser: bytes
     progress: Progress
+    challenger: ChallengerState | None = None
+    """Where the roles are separate."""
 
     def files(self) -> dict[str, bytes]:
         """Return the files it is saved as."""
@@ -53,6 +56,7 @@ class LearnerState:
             VERSION_FILE: canonical_json(self.version),
             OPTIMISER_FILE: self.optimiser,
             PROGRESS_FILE: canonical_json(self.progress),
+            **(self.challenger.files() if self.challenger else {}),
         }
 
 
@@ -95,7 +99,12 @@ def valid_states(run_dir: Path) -> Iterator[LearnerState]:
             files = read_verified(state_dir(run_dir, step))
             version = decode(AdapterVersion, json.loads(files[VERSION_FILE]))
             progress = decode(Progress, json.loads(files[PROGRESS_FILE]))
-            state = LearnerState(version=version, optimiser=files[OPTIMISER_FILE], progress=progress)
+            state = LearnerState(
+                version=version,
+                optimiser=files[OPTIMISER_FILE],
+                progress=progress,
+                challenger=ChallengerState.of(files),
+            )
             read_adapter(run_dir, version)
         except (IntegrityError, KeyError, ValueError):
             continue

@@ -59,6 +59,7 @@ def engine_problems(config: JobConfig, model: Mapping[str, Any] | None, *, is_gp
     """Yield what cannot work. `model`: the fields of the base model's `config.json`, None when it is not here yet."""
     yield from _weights(config, is_gpu=is_gpu)
     yield from _overlap(config)
+    yield from _roles(config)
     yield from _targets(config, model or {})
     yield from _context(config, model or {})
     yield from _grounding(config.sized(weights_of(model)))
@@ -133,6 +134,12 @@ def _overlap(config: JobConfig) -> Iterator[Problem]:
     if config.training.max_staleness and config.sampler.kind == "hf" and config.sampler.weights != "twin":
         what = "1: the learner's own module cannot write the next step while it learns this one"
         yield Problem(setting="training.max_staleness", what=what, hint="set sampler.weights: twin, or another sampler.kind")
+
+
+def _roles(config: JobConfig) -> Iterator[Problem]:
+    if config.selfplay.roles == "separate" and config.training.max_staleness:
+        what = "separate: the Challenger proposes on the learner's own module, which cannot write and learn at once"
+        yield Problem(setting="selfplay.roles", what=what, hint="set training.max_staleness: 0, or selfplay.roles: shared")
 
 
 def _targets(config: JobConfig, model: Mapping[str, Any]) -> Iterator[Problem]:

@@ -29,7 +29,8 @@ from spice_enterprise.training import checkpoints
 from spice_enterprise.training.delivery import gap_limit, require_delivered
 from spice_enterprise.training.learning import Measured, PolicyGradient
 from spice_enterprise.training.optimiser import AdapterOptimiser
-from spice_enterprise.training.qlora import UNSAVED, LearnerModel
+from spice_enterprise.training.qlora import UNSAVED, WEIGHTS_FILE, LearnerModel
+from spice_enterprise.training.separate import ChallengerAdapter, ChallengerState
 from spice_enterprise.training.staleness import staleness_of
 from spice_enterprise.training.step_record import Outcome, describe_step, join_outcomes
 from spice_enterprise.training.updates import objective_of, require_whole, split_updates
@@ -72,9 +73,9 @@ class _Place:
 
 
 class QloraTrainer:
-    """Implements `protocols.Trainer` on a `LearnerModel` with one adapter for both roles."""
+    """Implements `protocols.Trainer` on a `LearnerModel` with one adapter for both roles, or one for each."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what stays the same for a run
         self,
         learner: LearnerModel,
         *,
@@ -83,6 +84,7 @@ class QloraTrainer:
         lineage: Lineage,
         sampling: Sampling,
         warmup: WarmupConfig | None = None,
+        challenger: ChallengerAdapter | None = None,
     ) -> None:
         """Take the learner as it was loaded; nothing is read or written before `start`.
 
@@ -93,6 +95,7 @@ class QloraTrainer:
             lineage: what every version descends from.
             sampling: lengths, temperature and precision of the sampler.
             warmup: how fast examples are learned; `None`: at the default rate.
+            challenger: what learns from proposals, where the roles are separate; versions are then the Reasoner's alone.
         """
         self._learner = learner
         self._run_dir = run_dir
@@ -102,6 +105,9 @@ class QloraTrainer:
         self._warmup = warmup or WarmupConfig()
         self._gradient = PolicyGradient(learner, config=config, l_max=sampling.l_max, temperature=sampling.temperature)
         self._optimiser = AdapterOptimiser(learner.parameters, config)
+        self._challenger = challenger
+        self._asked: ChallengerState | None = None
+        """What the Challenger became in an update that is not saved yet."""
         self._place: _Place | None = None
 
     @property
@@ -150,12 +156,16 @@ class QloraTrainer:
                 "the previous update was not saved", code="E_UNSAVED", hint="call save(step) before the next update"
             )
         parent_digest = place.parent_digest if self._config.max_staleness else None
-        staleness = staleness_of(groups, place.version, parent_digest=parent_digest)
+        apart = self._challenger.digest if self._challenger else None
+        staleness = staleness_of(groups, place.version, parent_digest=parent_digest, challenger_digest=apart)
         require_whole(groups)
         objective = objective_of(groups)
         self._hold(place.version)
         limits = self._gradient.limits
-        outcome = self._learn(groups, objective=objective, staleness=staleness)
+        if self._challenger is None:
+            outcome = self._learn(groups, objective=objective, staleness=staleness)
+        else:
+            outcome = self._learn_apart(groups, self._challenger, objective=objective)
         place.is_saved = bool(outcome.withheld)
         if outcome.withheld:
             self._gradient.limits = limits  # a step that leaves no state leaves no trace, so that a resumed run is the same
@@ -176,6 +186,8 @@ class QloraTrainer:
         place = self._started()
         if not step.is_applied:
             return place.version
+        if self._challenger is not None and self._asked is not None:
+            self._challenger.state, self._asked = self._asked, None
         parent = place.version
         if self._stood_at_a_kept_step(parent, before=step.number):
             place.kept = (*place.kept, parent.adapter_id)
@@ -192,6 +204,7 @@ class QloraTrainer:
         Raises `IntegrityError` (E_ADAPTER_DIGEST) and changes nothing when the files are not the record's.
         """
         checkpoints.read_adapter(self._run_dir, version)
+        self._asked = None
         kept = next((state for state in checkpoints.valid_states(self._run_dir) if state.version == version), None)
         place = self._started()
         place.version, place.is_saved, place.parent_digest = version, True, None
@@ -213,6 +226,37 @@ class QloraTrainer:
             self._optimiser.clear()
             if self._has_moved and not is_whole:
                 self.restore(self.version)
+
+    def _learn_apart(self, groups: Sequence[RolloutGroup], challenger: ChallengerAdapter, *, objective: Objective) -> Outcome:
+        """Let each role's adapter learn from its own groups; a number that is not finite withholds both."""
+        proposals = [group for group in groups if group.role == "challenger"]
+        answers = [group for group in groups if group.role == "reasoner"]
+        outcomes = [self._learn_to_ask(proposals, challenger, objective=objective)] if proposals else []
+        if not any(outcome.withheld == "non_finite" for outcome in outcomes) and (answers or not proposals):
+            outcomes.append(self._learn(answers, objective=objective, staleness=0))
+        outcome = join_outcomes(outcomes)
+        if outcome.withheld:
+            self._asked = None
+        return outcome
+
+    def _learn_to_ask(self, groups: Sequence[RolloutGroup], challenger: ChallengerAdapter, *, objective: Objective) -> Outcome:
+        """Make the Challenger's updates and note what it became; the learner holds the Reasoner again at the end."""
+        place = self._started()
+        answering, stood = self._optimiser.save(), place.objective
+        challenger.lend(self._learner)
+        self._optimiser.load(challenger.state.optimiser)
+        place.objective = challenger.state.objective
+        try:
+            outcome = self._make_updates(groups, objective=objective, staleness=0)
+            if not outcome.withheld:
+                weights = self._learner.adapter_files()[WEIGHTS_FILE]
+                self._asked = ChallengerState(weights=weights, optimiser=self._optimiser.save(), objective=place.objective)
+            return outcome
+        finally:
+            self._optimiser.clear()
+            self._hold(place.version)
+            self._optimiser.load(answering)
+            place.objective = stood
 
     def _make_updates(self, groups: Sequence[RolloutGroup], *, objective: Objective, staleness: int) -> Outcome:
         updates: list[Outcome] = []
@@ -269,6 +313,8 @@ class QloraTrainer:
         self._learner.load_adapter(checkpoints.read_adapter(self._run_dir, version), digest=version.digest)
         self._optimiser.load(state.optimiser)
         self._gradient.limits = state.progress.limits
+        if self._challenger is not None and state.challenger is not None:
+            self._challenger.state = state.challenger
         place, progress = self._started(), state.progress
         place.parent_digest, place.objective, place.kept = progress.parent_digest, progress.objective, progress.kept
 
@@ -296,7 +342,8 @@ class QloraTrainer:
         progress = checkpoints.Progress(
             limits=self._gradient.limits, parent_digest=place.parent_digest, objective=place.objective, kept=place.kept
         )
-        state = checkpoints.LearnerState(version=version, optimiser=self._optimiser.save(), progress=progress)
+        asking = self._challenger.state if self._challenger else None
+        state = checkpoints.LearnerState(version=version, optimiser=self._optimiser.save(), progress=progress, challenger=asking)
         save_directory(checkpoints.state_dir(self._run_dir, version.step), state.files())
 
     def _prune(self, parent: AdapterVersion) -> None:

@@ -209,6 +209,11 @@ def test_a_preset_that_was_not_laid_is_refused():
     assert JobConfig(corpus="x").preset == "enterprise"
 
 
+def test_separate_roles_need_a_challenger_that_learns() -> None:
+    with pytest.raises(ConfigError, match="roles"):
+        build_config({"corpus": "x", "selfplay": {"roles": "separate", "challenger": "frozen"}})
+
+
 def test_more_votes_than_answers_are_refused():
     with pytest.raises(ConfigError, match="open_book_agree"):
         build_config({"corpus": "x", "selfplay": {"open_book_samples": 2}})

@@ -69,6 +69,12 @@ def test_settings_that_fit_together(settings: dict[str, Any]) -> None:
         ),
         ({"sampler": {"dtype": "bfloat16"}}, "E_CONFIG", "sampler.dtype", "the learner's own module samples"),
         ({"training": {"max_staleness": 1}}, "E_CONFIG", "training.max_staleness", "cannot write the next step"),
+        (
+            {"training": {"max_staleness": 1}, "sampler": {"weights": "twin"}, "selfplay": {"roles": "separate"}},
+            "E_CONFIG",
+            "selfplay.roles",
+            "cannot write and learn at once",
+        ),
         ({"training": {"lora_targets": ["lm_head"]}}, "E_LORA_TARGETS", "training.lora_targets", "'lm_head' is no linear map"),
         ({"training": {"lora_targets": ["qkv_proj"]}}, "E_LORA_TARGETS", "training.lora_targets", "'qkv_proj' is no linear map"),
         (
