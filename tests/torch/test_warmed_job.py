@@ -32,12 +32,12 @@ def roomy_path(tiny_path, tmp_path_factory):
     return path
 
 
-def job_of(folder, model, warmup):
+def job_of(folder, model, warmup, roles):
     parts = Parts(
         source=MemorySource(FILES), ingestor=LineIngestor(), examiner=FixedExaminer(), audit=MemoryAudit(), window=MemoryWindow()
     )
     play = {"steps": 1, "chunks_per_step": 2, "challenger_group": 2, "reasoner_group": 2, "max_rounds": 1, "formats": "free_form",
-            "challenger_tokens": 8, "reasoner_tokens": 4, "open_book_samples": 0, "open_book_agree": 0}  # fmt: skip
+            "challenger_tokens": 8, "reasoner_tokens": 4, "open_book_samples": 0, "open_book_agree": 0, "roles": roles}  # fmt: skip
     return SpiceAdapterJob(
         "documents",
         parts=parts,
@@ -51,10 +51,10 @@ def job_of(folder, model, warmup):
     )
 
 
-@pytest.mark.parametrize("warmup", ["facts", "format"])
-def test_a_warm_up_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, roomy_path, monkeypatch, warmup):
+@pytest.mark.parametrize(("warmup", "roles"), [("facts", "shared"), ("format", "shared"), ("format", "separate")])
+def test_a_warm_up_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, roomy_path, monkeypatch, warmup, roles):
     monkeypatch.setattr("os.fsync", lambda _: None)
-    expected = job_of(tmp_path / "whole", roomy_path, warmup).train()
+    expected = job_of(tmp_path / "whole", roomy_path, warmup, roles).train()
     original, seen = RunStore.commit, []
 
     def commit(store, line):
@@ -65,13 +65,13 @@ def test_a_warm_up_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, roomy_
 
     monkeypatch.setattr(RunStore, "commit", commit)
     with pytest.raises(Killed):
-        job_of(tmp_path / "killed", roomy_path, warmup).train()
+        job_of(tmp_path / "killed", roomy_path, warmup, roles).train()
     monkeypatch.setattr(RunStore, "commit", original)
-    again = job_of(tmp_path / "killed", roomy_path, warmup)
+    again = job_of(tmp_path / "killed", roomy_path, warmup, roles)
     assert again.train() == expected
     steps = again._store.all(Step)
     assert [step.objective for step in steps[:2]] == ["supervised", "supervised"]
     assert [step.is_applied for step in steps[:2]] == [True, True]
     assert len(steps) == 3
-    whole = job_of(tmp_path / "whole", roomy_path, warmup)._store.all(Step)
+    whole = job_of(tmp_path / "whole", roomy_path, warmup, roles)._store.all(Step)
     assert [step.step_id for step in steps] == [step.step_id for step in whole]
