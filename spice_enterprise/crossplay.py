@@ -21,7 +21,7 @@ from typing import Final
 from spice_enterprise import durable
 from spice_enterprise.assembly import Assembly
 from spice_enterprise.comparison import LEVEL, Estimate, difference_of
-from spice_enterprise.config import JobConfig
+from spice_enterprise.config import JobConfig, SelfplayConfig
 from spice_enterprise.crossplay_table import Answers, Proposed, Shelf, Table
 from spice_enterprise.errors import EXIT_USAGE, ConfigError, CorpusError, StoreError
 from spice_enterprise.measuring import opened
@@ -36,6 +36,7 @@ from spice_enterprise.records import (
 )
 from spice_enterprise.release.statistics import paired_cluster_interval
 from spice_enterprise.seeding import stream
+from spice_enterprise.selfplay.challenger import is_askable
 from spice_enterprise.selfplay.episode import SelfplayStage
 from spice_enterprise.store import RunStore
 
@@ -119,15 +120,16 @@ def choose_checkpoints(kept: Sequence[AdapterVersion], count: int, *, warmup_ste
     return (versions[anchor], *(later[place] for place in places))
 
 
-def choose_chunks(chunks: Sequence[Chunk], count: int, *, seed: int) -> tuple[Chunk, ...]:
-    """Return unseen chunks, one of each document in turn, in an order drawn from the seed.
+def choose_chunks(chunks: Sequence[Chunk], count: int, play: SelfplayConfig, *, seed: int) -> tuple[Chunk, ...]:
+    """Return unseen chunks that can be asked about, one of each document in turn, in an order drawn from the seed.
 
+    Where none can, all may be chosen.
     Raises `CorpusError` E_NO_UNSEEN when there is none.
     """
+    unseen = [chunk for chunk in chunks if chunk.split == "unseen"]
     by_document: dict[str, list[Chunk]] = defaultdict(list)
-    for chunk in chunks:
-        if chunk.split == "unseen":
-            by_document[chunk.document_id].append(chunk)
+    for chunk in [chunk for chunk in unseen if is_askable(chunk, play)] or unseen:
+        by_document[chunk.document_id].append(chunk)
     if not by_document:
         raise CorpusError(
             "the corpus of this run has no unseen chunk",
@@ -174,7 +176,7 @@ class CrossPlayRun:
         corpus = self._corpus()
         with opened(self._config, self._parts) as assembly:
             self._store.begin(self._config, assembly.policy_digests())
-            chunks = choose_chunks(corpus.chunks, self._sizes.chunks, seed=self._config.seed)
+            chunks = choose_chunks(corpus.chunks, self._sizes.chunks, assembly.sized.selfplay, seed=self._config.seed)
             kept, warmup_steps = self._kept(assembly), assembly.warmup_steps
             if assembly.sized.selfplay.roles == "separate":
                 raise ConfigError(

@@ -29,7 +29,7 @@ from spice_enterprise.protocols import BASE_DIGEST, Effort, Embedder, Grader, Pl
 from spice_enterprise.records import AdapterVersion, Chunk
 from spice_enterprise.selfplay.archive import Archive, entries_of
 from spice_enterprise.selfplay.challenger import is_askable
-from spice_enterprise.selfplay.chunk_sampler import askable, choose, replays
+from spice_enterprise.selfplay.chunk_sampler import choose, replays
 from spice_enterprise.selfplay.effort import Meter, MeteredGrader
 from spice_enterprise.selfplay.embedding import HashedEmbedder
 from spice_enterprise.selfplay.library import Library
@@ -128,13 +128,9 @@ class SelfplayStage:
         return found
 
     def propose(self, chunks: Sequence[Chunk], version: AdapterVersion, *, step: int) -> list[TurnPlayed]:
-        """Let each chunk, or another in its place, be proposed for and its proposals be admitted.
-
-        Nobody answers, and nothing is remembered.
-        """
+        """Let exactly these chunks be proposed for and their proposals be admitted; nobody answers, nothing is remembered."""
         rules = replace(self._rules(step), is_answered=False)
-        chosen = askable(chunks, self._library.chunks, seed=self._seed, step=step, is_askable=self._askable)
-        played, _, self._meter = self._together(self._turns(chosen, rules), (), rules, version)
+        played, _, self._meter = self._together(self._turns(chunks, rules), (), rules, version)
         return played
 
     def recorded(self, turns: Sequence[TurnPlayed], version: AdapterVersion, *, step: int) -> Played:
@@ -157,10 +153,10 @@ class SelfplayStage:
     def _chosen(self, chunks: Sequence[Chunk], step: int) -> list[Chunk]:
         if not self._library.chunks:
             return list(chunks)
-        before, askable = self.archive.before(step), self._askable
-        return choose(chunks, self._library.chunks, before, self._config, seed=self._seed, step=step, is_askable=askable)
+        before, is_fit = self.archive.before(step), self.can_ask
+        return choose(chunks, self._library.chunks, before, self._config, seed=self._seed, step=step, is_askable=is_fit)
 
-    def _askable(self, chunk: Chunk) -> bool:
+    def can_ask(self, chunk: Chunk) -> bool:
         """Tell whether a chunk can be asked about; found out once."""
         known = self._is_askable.get(chunk.chunk_id)
         if known is None:

@@ -25,6 +25,7 @@ from spice_enterprise.seeding import stream
 from spice_enterprise.selfplay.admission import refusal
 from spice_enterprise.selfplay.archive import Archive
 from spice_enterprise.selfplay.challenger import Plan, drawn_format, plan_chunk, read_proposal
+from spice_enterprise.selfplay.chunk_sampler import askable
 from spice_enterprise.selfplay.episode import SelfplayStage
 from spice_enterprise.selfplay.examples import Encode, Example, played_of, written
 from spice_enterprise.selfplay.options import arrange, distractors
@@ -125,7 +126,8 @@ class FormatWarmup:
         """Let the model propose, and return the admitted proposals as examples beside all of them, filled up by code."""
         for chunk in (*chunks, *self._library):
             require_train(chunk)
-        turns = self._stage.propose(chunks, version, step=step)
+        chosen = askable(chunks, self._library, seed=self._seed, step=step, is_askable=self._stage.can_ask)
+        turns = self._stage.propose(chosen, version, step=step)
         recorded = self._stage.recorded(turns, version, step=step)
         own = self._own(turns, recorded, version)
         stream(self._seed, "own", step).shuffle(own)

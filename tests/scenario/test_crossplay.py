@@ -14,7 +14,7 @@ import pytest
 
 from spice_enterprise import Parts, SpiceAdapterJob, crossplay_page
 from spice_enterprise.assembly import Assembly
-from spice_enterprise.config import JobConfig, build_config
+from spice_enterprise.config import JobConfig, SelfplayConfig, build_config
 from spice_enterprise.crossplay import CrossPlay, CrossPlayRun, Sizes, choose_checkpoints, choose_chunks
 from spice_enterprise.errors import ConfigError, CorpusError, StoreError
 from spice_enterprise.protocols import Corpus
@@ -344,9 +344,12 @@ def test_the_run_says_how_long_its_warm_up_was(world: World, monkeypatch: pytest
     assert [c.step for c in found.checkpoints] == [6, 8, 10], "4 and 30 % of 6"
 
 
-def chunk_of(document: int, index: int, split: str) -> Chunk:
+MEASURES = SelfplayConfig(hint_values="measures")
+
+
+def chunk_of(document: int, index: int, split: str, text: str = "t") -> Chunk:
     data = {
-        "document_id": f"doc_{document}", "index": index, "text": f"t {document} {index}", "redactions": [], "split": split,
+        "document_id": f"doc_{document}", "index": index, "text": f"{text} {document} {index}", "redactions": [], "split": split,
         "pii_policy_digest": "sha256:p", "token_count": 3,
     }  # fmt: skip
     return decode(Chunk, data)
@@ -354,7 +357,16 @@ def chunk_of(document: int, index: int, split: str) -> Chunk:
 
 def test_chunks_are_taken_document_by_document_and_never_those_of_the_exam_or_of_training() -> None:
     chunks = [chunk_of(d, i, split) for d, split in ((0, "unseen"), (1, "exam"), (2, "train"), (3, "unseen")) for i in range(4)]
-    chosen = choose_chunks(chunks, 4, seed=0)
+    chosen = choose_chunks(chunks, 4, MEASURES, seed=0)
     assert Counter(c.document_id for c in chosen) == {"doc_0": 2, "doc_3": 2}
-    assert len(set(choose_chunks(chunks, 99, seed=0))) == 8
-    assert chosen == choose_chunks(chunks[::-1], 4, seed=0)[: len(chosen)] or chosen != choose_chunks(chunks, 4, seed=1)
+    assert len(set(choose_chunks(chunks, 99, MEASURES, seed=0))) == 8
+    assert chosen == choose_chunks(chunks[::-1], 4, MEASURES, seed=0)[: len(chosen)] or chosen != choose_chunks(
+        chunks, 4, MEASURES, seed=1
+    )
+
+
+def test_chunks_that_can_be_asked_about_are_taken_where_there_are_some() -> None:
+    texts = ("The notice period is 45 days.", "Nothing is said of")
+    chunks = [chunk_of(d, i, "unseen", texts[i]) for d in range(3) for i in range(2)]
+    assert {chunk.index for chunk in choose_chunks(chunks, 9, MEASURES, seed=0)} == {0}
+    assert len(choose_chunks(chunks[1::2], 9, MEASURES, seed=0)) == 3

@@ -37,7 +37,8 @@ def job_of(folder, model, warmup, roles):
         source=MemorySource(FILES), ingestor=LineIngestor(), examiner=FixedExaminer(), audit=MemoryAudit(), window=MemoryWindow()
     )
     play = {"steps": 1, "chunks_per_step": 2, "challenger_group": 2, "reasoner_group": 2, "max_rounds": 1, "formats": "free_form",
-            "challenger_tokens": 8, "reasoner_tokens": 4, "open_book_samples": 0, "open_book_agree": 0, "roles": roles}  # fmt: skip
+            "challenger_tokens": 8, "reasoner_tokens": 4, "open_book_samples": 0, "open_book_agree": 0,
+            "roles": roles}  # fmt: skip
     return SpiceAdapterJob(
         "documents",
         parts=parts,

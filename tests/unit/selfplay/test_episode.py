@@ -309,3 +309,14 @@ def test_records_of_a_step_do_not_print_text(world, version):
     assert played.tasks
     assert "CANARY" not in repr(played)
     assert "45 days" not in repr(played)
+
+
+def test_proposals_are_about_the_chunks_given_and_no_others(world, version):
+    given, other = world.chunk("Hartmann Service keeps the pump."), world.chunk(ONE, index=1)
+    player, _ = stage(world, script_of(world, GOOD, HALF), library=[given, other], hint_values="measures")
+    (turn,) = player.propose([given], version, step=1)
+    assert turn.chunk == given
+    played = player.play([given], version, step=1)
+    assert {item.group.parent_id for item in played.rollouts if item.group.role == "challenger"} == {
+        world.chunk(ONE, index=1).chunk_id
+    }
