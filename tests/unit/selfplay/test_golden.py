@@ -22,7 +22,7 @@ ROWS = [
     {**GOOD, "id": "r3", "given": "", "expected": "false"},
     {**GOOD, "id": "r4", "kind": "choice", "answer": "B", "given": "(b)", "options": "30 days|45 days|60 days"},
     {**GOOD, "id": "r5", "kind": "text", "answer": "Hartmann Service", "given": "HS", "aliases": "HS|Hartmann"},
-    {**GOOD, "id": "r6", "given": "forty-five"},
+    {**GOOD, "id": "r6", "given": "about 45 days"},
     {**GOOD, "id": "r7", "kind": "text", "answer": "Brno", "given": "the Brno", "expected": "false"},
 ]
 
