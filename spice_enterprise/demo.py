@@ -742,8 +742,10 @@ def demo_settings(corpus: Path) -> dict[str, object]:
         "name": "demo",
         "corpus": str(corpus),
         "ingest": {"chunk_tokens": 96, "min_chunk_tokens": 16},
+        "warmup": "format",
+        "warmup_training": {"steps": 5, "examples_per_step": 12, "learning_rate": 5e-4},
         "selfplay": {
-            "steps": 8,
+            "steps": 4,
             "chunks_per_step": 2,
             "challenger_group": 8,
             "reasoner_group": 8,

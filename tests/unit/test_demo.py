@@ -268,4 +268,4 @@ def test_settings_are_a_valid_config(tmp_path: Path) -> None:
     config = build_config(demo_settings(tmp_path))
     assert isinstance(config, JobConfig)
     assert (config.name, config.corpus) == ("demo", str(tmp_path))
-    assert (config.selfplay.steps, config.ingest.chunk_tokens, config.training.lora_rank) == (8, 96, 16)
+    assert (config.selfplay.steps, config.ingest.chunk_tokens, config.training.lora_rank) == (4, 96, 16)
