@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from spice_enterprise.config import TOKENS, SelfplayConfig, TrainingConfig, cache_dir
-from spice_enterprise.protocols import Sampler
+from spice_enterprise.protocols import BASE_DIGEST, Sampler
 from spice_enterprise.records import Chunk, Task, canonical_json, decode, digest_of, sha256_hex
 from spice_enterprise.seeding import stream
 from spice_enterprise.selfplay.admission import refusal
@@ -106,16 +106,14 @@ def load_samplers(args: argparse.Namespace) -> tuple[Any, Any]:
     state = next(valid_states(Path(args.adapter)), None) if args.adapter else None
     if args.adapter and state is None:
         raise SystemExit(f"{args.adapter}: no saved state")
-    files: dict[str, bytes] = {}
     if state is not None:
-        files = read_adapter(Path(args.adapter), state.version)
-        settings = json.loads(files["adapter_config.json"])
+        settings = json.loads(read_adapter(Path(args.adapter), state.version)["adapter_config.json"])
         config = config.model_copy(update={"lora_rank": settings["r"], "lora_alpha": settings["lora_alpha"]})
     learner = LearnerModel.load(base, config, seed=0)
+    learner.adapter_digest = BASE_DIGEST  # what it was loaded with is nobody's: nothing is lost when a version takes its place
     tokenizer = ChatTokenizer(base.path)
     speaker, frozen = (HfSampler(learner, tokenizer, run_dir=Path(args.adapter or base.path)) for _ in range(2))
     if state is not None:
-        learner.load_adapter(files, digest=state.version.digest)
         speaker.publish(state.version)
     return speaker, frozen
 

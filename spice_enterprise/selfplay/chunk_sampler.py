@@ -41,7 +41,7 @@ def choose(  # noqa: PLR0913 - a draw is named by seed and step
     than are needed.
     """
     spare = _in_drawn_order(library, seed, step)
-    given = askable(given, library, seed=seed, step=step, is_askable=is_askable)
+    given = _replaced(given, spare, is_askable)
     wanted = list(given)
     if config.chunk_sampler == "learnability":
         uniform = given[: len(given) - len(given) // 2]
@@ -56,8 +56,11 @@ def askable(
     given: Sequence[Chunk], library: Sequence[Chunk], *, seed: int, step: int, is_askable: Callable[[Chunk], bool]
 ) -> list[Chunk]:
     """Return `given` with every chunk that cannot be asked about replaced by another that can, while there is one."""
+    return _replaced(given, _in_drawn_order(library, seed, step), is_askable)
+
+
+def _replaced(given: Sequence[Chunk], spare: Sequence[Chunk], is_askable: Callable[[Chunk], bool]) -> list[Chunk]:
     used = {chunk.chunk_id for chunk in given}
-    spare = _in_drawn_order(library, seed, step)
     others = (chunk for chunk in spare if chunk.chunk_id not in used and is_askable(chunk))
     return [chunk if is_askable(chunk) else next(others, chunk) for chunk in given]
 
