@@ -12,10 +12,9 @@ which weights wrote it, so the trainer can refuse what another adapter proposed.
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from spice_enterprise.errors import DeliveryError
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
-from spice_enterprise.training.qlora import UNSAVED, LearnerModel
+from spice_enterprise.training.qlora import LearnerModel
 from spice_enterprise.training.separate import ChallengerAdapter
 
 
@@ -33,7 +32,6 @@ class ChallengerSampler(HfSampler):
         return self._challenger.digest
 
     def _serving(self) -> AbstractContextManager[None]:
-        if self._learner.adapter_digest == UNSAVED:
-            raise DeliveryError("the learner holds weights that were never saved", hint="save or restore the trainer's version")
+        self._require_saved(self._challenger.digest)
         self._challenger.lend(self._learner)
         return nullcontext()

@@ -119,15 +119,18 @@ class HfSampler:
         return nullcontext()
 
     def _load(self, version: AdapterVersion, files: dict[str, bytes]) -> None:
-        if self._learner.adapter_digest == version.digest:
-            return
+        if self._learner.adapter_digest != version.digest:
+            self._require_saved(version.adapter_id)
+            self._learner.load_adapter(files, digest=version.digest)
+
+    def _require_saved(self, wanted: str) -> None:
+        """Raise `DeliveryError` while the learner holds weights that loading the adapter `wanted` would lose."""
         if self._learner.adapter_digest == UNSAVED:
             raise DeliveryError(
-                f"the learner holds weights that were never saved; loading {version.adapter_id} would lose them",
-                record_id=version.adapter_id,
+                f"the learner holds weights that were never saved; loading {wanted} would lose them",
+                record_id=wanted,
                 hint="save or restore the trainer's version, then publish it",
             )
-        self._learner.load_adapter(files, digest=version.digest)
 
     def _group(self, prompt: Prompt, *, n: int, seed: int, place: int = 0, key: str = "") -> Group:
         """Return `n` rows that continue prompt number `place`. Raises `SamplerError` (E_CONTEXT) when they cannot fit."""
