@@ -58,10 +58,10 @@ if TYPE_CHECKING:
     from spice_enterprise.selfplay.episode import SelfplayStage
     from spice_enterprise.selfplay.grading import GuardedVerifier
     from spice_enterprise.training.base_model import BaseModel
+    from spice_enterprise.training.challenger_adapter import ChallengerAdapter
     from spice_enterprise.training.chat import ChatTokenizer
     from spice_enterprise.training.memory import MemoryPlan, ModelShape
     from spice_enterprise.training.qlora import LearnerModel
-    from spice_enterprise.training.separate import ChallengerAdapter
     from spice_enterprise.training.vllm_sampler import VllmSampler
 
 ORIGIN: Final = "spice.audit"
@@ -419,7 +419,7 @@ class Assembly:
         """What learns from proposals where the roles are separate; made while the learner is fresh."""
         if self.config.selfplay.roles == "shared" or self._given.trainer is not None:
             return None
-        from spice_enterprise.training.separate import ChallengerAdapter
+        from spice_enterprise.training.challenger_adapter import ChallengerAdapter
 
         return ChallengerAdapter(self._learner)
 

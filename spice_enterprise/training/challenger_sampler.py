@@ -3,7 +3,7 @@
 In: prompts; the Challenger's adapter, which the trainer moves on.
 Out: completions with the digest of the weights that wrote them.
 Refuses: to speak while the learner holds weights nobody saved (`DeliveryError`).
-Not here: decoding (`hf_sampler.py`), what the adapter is (`separate.py`).
+Not here: decoding (`hf_sampler.py`), what the adapter is (`challenger_adapter.py`).
 
 It speaks on the learner's own module, whoever speaks as the Reasoner: nothing has to be published, and every completion says
 which weights wrote it, so the trainer can refuse what another adapter proposed.
@@ -12,10 +12,10 @@ which weights wrote it, so the trainer can refuse what another adapter proposed.
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from spice_enterprise.training.challenger_adapter import ChallengerAdapter
 from spice_enterprise.training.chat import ChatTokenizer
 from spice_enterprise.training.hf_sampler import HfSampler
 from spice_enterprise.training.qlora import LearnerModel
-from spice_enterprise.training.separate import ChallengerAdapter
 
 
 class ChallengerSampler(HfSampler):

@@ -18,7 +18,7 @@ from typing import Final
 from spice_enterprise.errors import IntegrityError
 from spice_enterprise.records import AdapterVersion, Objective, canonical_json, decode, digest_of
 from spice_enterprise.sealed import digest_bytes, read_verified
-from spice_enterprise.training.separate import ChallengerState
+from spice_enterprise.training.challenger_adapter import ChallengerState
 
 STATE_PREFIX: Final = "step-"
 VERSION_FILE: Final = "version.json"

@@ -26,11 +26,11 @@ from spice_enterprise.errors import ConfigError, TrainingError
 from spice_enterprise.records import AdapterVersion, Objective, Role, RolloutGroup, Step, digest_of
 from spice_enterprise.sealed import digest_bytes, remove_directory, save_directory
 from spice_enterprise.training import checkpoints
+from spice_enterprise.training.challenger_adapter import ChallengerAdapter, ChallengerState
 from spice_enterprise.training.delivery import gap_limit, require_delivered
 from spice_enterprise.training.learning import Measured, PolicyGradient
 from spice_enterprise.training.optimiser import AdapterOptimiser
 from spice_enterprise.training.qlora import UNSAVED, WEIGHTS_FILE, LearnerModel
-from spice_enterprise.training.separate import ChallengerAdapter, ChallengerState
 from spice_enterprise.training.staleness import staleness_of
 from spice_enterprise.training.step_record import Outcome, describe_step, join_outcomes
 from spice_enterprise.training.updates import objective_of, require_whole, split_updates
@@ -106,7 +106,7 @@ class QloraTrainer:
         self._gradient = PolicyGradient(learner, config=config, l_max=sampling.l_max, temperature=sampling.temperature)
         self._optimiser = AdapterOptimiser(learner.parameters, config)
         self._challenger = challenger
-        self._asked: ChallengerState | None = None
+        self._next_challenger: ChallengerState | None = None
         """What the Challenger became in an update that is not saved yet."""
         self._place: _Place | None = None
 
@@ -186,8 +186,8 @@ class QloraTrainer:
         place = self._started()
         if not step.is_applied:
             return place.version
-        if self._challenger is not None and self._asked is not None:
-            self._challenger.state, self._asked = self._asked, None
+        if self._challenger is not None and self._next_challenger is not None:
+            self._challenger.state, self._next_challenger = self._next_challenger, None
         parent = place.version
         if self._stood_at_a_kept_step(parent, before=step.number):
             place.kept = (*place.kept, parent.adapter_id)
@@ -204,7 +204,7 @@ class QloraTrainer:
         Raises `IntegrityError` (E_ADAPTER_DIGEST) and changes nothing when the files are not the record's.
         """
         checkpoints.read_adapter(self._run_dir, version)
-        self._asked = None
+        self._next_challenger = None
         kept = next((state for state in checkpoints.valid_states(self._run_dir) if state.version == version), None)
         place = self._started()
         place.version, place.is_saved, place.parent_digest = version, True, None
@@ -236,7 +236,7 @@ class QloraTrainer:
             outcomes.append(self._learn(answers, objective=objective, staleness=0))
         outcome = join_outcomes(outcomes)
         if outcome.withheld:
-            self._asked = None
+            self._next_challenger = None
         return outcome
 
     def _learn_to_ask(self, groups: Sequence[RolloutGroup], challenger: ChallengerAdapter, *, objective: Objective) -> Outcome:
@@ -250,7 +250,9 @@ class QloraTrainer:
             outcome = self._make_updates(groups, objective=objective, staleness=0)
             if not outcome.withheld:
                 weights = self._learner.adapter_files()[WEIGHTS_FILE]
-                self._asked = ChallengerState(weights=weights, optimiser=self._optimiser.save(), objective=place.objective)
+                self._next_challenger = ChallengerState(
+                    weights=weights, optimiser=self._optimiser.save(), objective=place.objective
+                )
             return outcome
         finally:
             self._optimiser.clear()

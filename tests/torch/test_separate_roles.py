@@ -21,11 +21,11 @@ class Pair:
     """A learner with an adapter for each role, its trainer and both samplers on one run directory."""
 
     def __init__(self, base, run_dir, config, tools):
+        from spice_enterprise.training.challenger_adapter import ChallengerAdapter
         from spice_enterprise.training.challenger_sampler import ChallengerSampler
         from spice_enterprise.training.chat import ChatTokenizer
         from spice_enterprise.training.hf_sampler import HfSampler
         from spice_enterprise.training.qlora import LearnerModel
-        from spice_enterprise.training.separate import ChallengerAdapter
         from spice_enterprise.training.trainer import QloraTrainer, Sampling
 
         self.learner, self.tools = LearnerModel.load(base, config, seed=11), tools
